@@ -1,0 +1,340 @@
+/* ZeroQuant: quantize transformers after training and run them with integer kernels.
+ *
+ * Nouns: a *model* is an opened directory, immutable, shared by any number of threads; a *session* is the mutable state of
+ * running it (KV caches, scratch), owned by one thread at a time; a *tokenizer* turns text into ids and back.
+ *
+ * Conventions. Functions that can fail return zq_status and nothing else; results go to out-parameters, which are NULL or
+ * zero unless ZQ_OK is returned. The last parameter, zq_error, may be NULL; it receives one sentence that names the file,
+ * tensor, limit and value. Every pointer parameter is only read during the call unless its comment says otherwise.
+ * The library never prints, exits or aborts. Strings are UTF-8. Option structs: zero-initialise, set what you need; a zero
+ * field means the default that its comment names.
+ */
+#ifndef ZEROQUANT_H
+#define ZEROQUANT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define ZQ_API __attribute__((visibility("default")))
+#else
+#define ZQ_API
+#endif
+
+/* "major.minor.patch" of the library that is running. */
+ZQ_API const char *zq_version(void);
+
+/* ---- errors ------------------------------------------------------------------------------------------------------- */
+
+/* code, value, text. The value is also the exit code of the program `zq`; 1 is left to the shell's own failures. */
+#define ZQ_STATUS_TABLE(X)                                             \
+    X(ZQ_OK, 0, "ok")                                                  \
+    X(ZQ_EINVAL, 2, "wrong option or argument")                        \
+    X(ZQ_EIO, 3, "cannot read or write a file")                        \
+    X(ZQ_EFORMAT, 4, "malformed file")                                 \
+    X(ZQ_EUNSUPPORTED, 5, "well-formed, but not supported")            \
+    X(ZQ_ENOMEM, 6, "out of memory, or above the given memory bound")  \
+    X(ZQ_ENOSPC, 7, "no space left on the device")                     \
+    X(ZQ_EEXIST, 8, "the output exists already")                       \
+    X(ZQ_ELIMIT, 9, "above a limit of the model or session")           \
+    X(ZQ_ECANCELLED, 10, "cancelled by the caller")
+
+typedef enum zq_status {
+#define ZQ_STATUS_ENUM(code, value, text) code = value,
+    ZQ_STATUS_TABLE(ZQ_STATUS_ENUM)
+#undef ZQ_STATUS_ENUM
+} zq_status;
+
+typedef struct zq_error {
+    zq_status status;
+    char message[512]; /* one sentence, no newline, NUL-terminated, cut if longer */
+} zq_error;
+
+/* The table's text for a code; "unknown status" for any other value. Never NULL. */
+ZQ_API const char *zq_status_text(zq_status status);
+
+/* Remarks that are no errors (an unused tensor, a fallback). One sentence without newline, valid during the call.
+ * May be called from the thread that called the library, never from another. */
+typedef void zq_note_fn(void *user, const char *sentence);
+
+/* ---- models ------------------------------------------------------------------------------------------------------- */
+
+typedef struct zq_model zq_model;
+typedef struct zq_tokenizer zq_tokenizer;
+
+typedef struct zq_open_options {
+    int n_threads;    /* used while weights are repacked; 0: one per available core */
+    bool header_only; /* bind and check all tensors, but repack nothing: enough for zq_model_info, not for sessions */
+    zq_note_fn *note; /* may be NULL */
+    void *user;
+} zq_open_options;
+
+/* Opens a model directory (Hugging Face layout, plain or compressed-tensors): maps its files, binds every tensor and
+ * repacks quantized weights for this processor. *out is NULL unless ZQ_OK is returned; the caller closes it with
+ * zq_model_close(). options and err may be NULL. Immutable afterwards: threads may share it.
+ * Returns ZQ_OK, ZQ_EIO, ZQ_EFORMAT (a missing, misshaped or damaged tensor is named), ZQ_EUNSUPPORTED or ZQ_ENOMEM. */
+ZQ_API zq_status zq_model_open(zq_model **out, const char *dir, const zq_open_options *options, zq_error *err);
+ZQ_API void zq_model_close(zq_model *model); /* accepts NULL */
+
+typedef enum zq_model_kind {
+    ZQ_DECODER,          /* causal language model: logits [vocab] per token */
+    ZQ_ENCODER,          /* hidden states only (embeddings of sentences) */
+    ZQ_ENCODER_MLM,      /* logits [vocab] per token */
+    ZQ_ENCODER_CLASSIFY, /* logits [labels] per sequence */
+} zq_model_kind;
+
+typedef struct zq_model_info {
+    const char *arch; /* "gpt2", "llama", ...: model_type of config.json; owned by the model */
+    zq_model_kind kind;
+    size_t n_layers, width, n_heads, n_kv_heads, head_dim, ffn_width, vocab, max_length;
+    size_t n_outputs;        /* values of one row of logits: vocab or labels; 0 for ZQ_ENCODER */
+    bool quantized;          /* at least one module holds integer codes */
+    size_t n_modules;        /* see zq_model_module */
+    uint64_t n_parameters;   /* weights and biases, tied ones once */
+    uint64_t file_bytes;     /* all tensors of the directory, as stored */
+    uint64_t fp16_bytes;     /* the same tensors with two bytes per value, codes counted as values */
+    double bits_per_weight;  /* of the linear maps inside the blocks, scales included */
+} zq_model_info;
+ZQ_API void zq_model_info_get(const zq_model *model, zq_model_info *out);
+
+/* One module that holds a matrix (linear map or embedding), in the order of the forward pass. */
+typedef struct zq_module_info {
+    const char *name;  /* as in the file, without ".weight"; owned by the model */
+    size_t n_rows;     /* output channels (embedding: entries), whatever the stored layout */
+    size_t n_cols;     /* input channels */
+    char scheme[40];   /* "float", "w8a8", "w4a8", "w4a16", ...  */
+    char group[16];    /* "channel" or "k:64"; empty for float */
+    char dtype[8];     /* of the stored weight: "F32", "F16", "BF16", "I8", "I32" */
+    uint64_t bytes;    /* weight, scales and bias, as stored */
+    bool in_block;     /* a linear map inside a transformer block */
+} zq_module_info;
+/* index < n_modules of zq_model_info; ZQ_EINVAL otherwise. */
+ZQ_API zq_status zq_model_module(const zq_model *model, size_t index, zq_module_info *out, zq_error *err);
+
+/* The class names of a ZQ_ENCODER_CLASSIFY model; NULL if index >= n_outputs. Owned by the model. */
+ZQ_API const char *zq_model_label(const zq_model *model, size_t index);
+
+/* The tokenizer found in the model's directory; NULL if there is none. Owned by the model. */
+ZQ_API const zq_tokenizer *zq_model_tokenizer(const zq_model *model);
+
+/* Whether `id` ends a text (eos_token_id of config.json and generation_config.json). */
+ZQ_API bool zq_model_is_end(const zq_model *model, int32_t id);
+
+/* ---- tokenizers --------------------------------------------------------------------------------------------------- */
+
+/* Opens the tokenizer of a model directory, of a folder that holds only tokenizer files, or one tokenizer file
+ * (tokenizer.json under any name, vocab.txt). Folders are searched for tokenizer.json, vocab.json + merges.txt,
+ * encoder.json + vocab.bpe, vocab.txt, *tokenizer.json, in this order. Immutable afterwards: threads may share it.
+ * Returns ZQ_OK, ZQ_EIO (none found), ZQ_EFORMAT, ZQ_EUNSUPPORTED (names the unknown component) or ZQ_ENOMEM. */
+ZQ_API zq_status zq_tokenizer_open(zq_tokenizer **out, const char *path, zq_error *err);
+ZQ_API void zq_tokenizer_close(zq_tokenizer *tokenizer); /* accepts NULL */
+
+/* A growing array of ids. Zero-initialise before the first use; release with zq_ids_free(). */
+typedef struct zq_ids {
+    int32_t *ids;   /* [n] */
+    uint8_t *types; /* [n] token types (segment A 0, B 1), for encoders */
+    size_t n, capacity;
+} zq_ids;
+ZQ_API void zq_ids_free(zq_ids *ids); /* accepts NULL and zero */
+
+/* Appends the ids of text[0..n_bytes). Invalid UTF-8 is read as U+FFFD, one for each maximal invalid part. With
+ * add_special the post-processor of the tokenizer adds its tokens ([CLS] .. [SEP], <s>). pair may be NULL; else it is
+ * the second sequence. Text that looks like a special token becomes that token, as in the reference library.
+ * Returns ZQ_OK, ZQ_EINVAL (a word without any token and without unknown token), ZQ_ELIMIT (regex limits) or ZQ_ENOMEM; on failure out is unchanged. */
+ZQ_API zq_status zq_tokenizer_encode(const zq_tokenizer *tokenizer, const char *text, size_t n_bytes, const char *pair,
+                                     size_t pair_bytes, bool add_special, zq_ids *out, zq_error *err);
+
+/* The text of ids, NUL-terminated, *n_bytes without the NUL (may be NULL); release with zq_free(). Ids outside the
+ * vocabulary are ZQ_EINVAL. skip_special drops special tokens. */
+ZQ_API zq_status zq_tokenizer_decode(const zq_tokenizer *tokenizer, const int32_t *ids, size_t n_ids, bool skip_special,
+                                     char **text, size_t *n_bytes, zq_error *err);
+
+/* Number of ids, added tokens included: 1 + largest id. */
+ZQ_API size_t zq_tokenizer_n_vocab(const zq_tokenizer *tokenizer);
+/* The id of a token by its exact content, added tokens included; -1 if there is none. */
+ZQ_API int32_t zq_tokenizer_find(const zq_tokenizer *tokenizer, const char *content);
+/* truncation.max_length of tokenizer.json; 0 if there is none. Encoding itself never truncates. */
+ZQ_API size_t zq_tokenizer_max_length(const zq_tokenizer *tokenizer);
+
+/* Releases memory that a function of this library handed to the caller. Accepts NULL. */
+ZQ_API void zq_free(void *memory);
+
+/* ---- sessions ----------------------------------------------------------------------------------------------------- */
+
+typedef struct zq_session zq_session;
+
+typedef struct zq_session_options {
+    int n_threads;           /* 0: one per available core */
+    size_t n_sequences;      /* slots that can hold a sequence at the same time; 0: 1 */
+    size_t max_length;       /* tokens per sequence; 0: the model's limit */
+    size_t max_batch_tokens; /* tokens of one step, all sequences together; 0: 512, or max_length if that is less (encoders: at least max_length) */
+    size_t max_logit_rows;   /* rows of logits of one step; 0: n_sequences, enough unless all_logits is used */
+    bool keep_hidden;        /* keep the hidden states of every layer of the latest step, for zq_session_hidden */
+} zq_session_options;
+
+/* Creates the state for running a model. The model must outlive the session. All memory is taken here: steps allocate
+ * nothing. Returns ZQ_OK, ZQ_EINVAL, ZQ_ELIMIT (max_length above the model's) or ZQ_ENOMEM. */
+ZQ_API zq_status zq_session_create(zq_session **out, const zq_model *model, const zq_session_options *options, zq_error *err);
+ZQ_API void zq_session_close(zq_session *session); /* accepts NULL */
+
+/* The new tokens of one sequence in a step. */
+typedef struct zq_input {
+    size_t sequence;      /* slot, < n_sequences; each slot at most once in a step */
+    const int32_t *ids;   /* [n] */
+    const uint8_t *types; /* [n] token types; NULL: all 0 (only BERT uses them) */
+    size_t n;             /* >= 1 */
+    bool all_logits;      /* logits for each of the n tokens; else for the last one only */
+} zq_input;
+
+/* Appends tokens to sequences and computes logits. Decoders continue after what the slot holds; encoders always start
+ * anew and see the whole sequence. Inputs of any number of slots and lengths share the step; nothing is padded, and with
+ * quantized models a sequence's results do not depend on what else is in the step, on how its tokens were split over
+ * steps, or on the number of threads. Returns ZQ_OK, ZQ_EINVAL (slot, id or type out of range) or ZQ_ELIMIT (sequence
+ * above max_length, step above max_batch_tokens or max_logit_rows); on failure no slot has changed. */
+ZQ_API zq_status zq_session_step(zq_session *session, const zq_input *inputs, size_t n_inputs, zq_error *err);
+
+/* Logits of the latest step: float [n_rows, n_outputs], rows in input order (for each input its n rows or its last one;
+ * classifiers: one row per input). n_rows may be NULL. NULL for ZQ_ENCODER or before a step. Valid until the next step. */
+ZQ_API const float *zq_session_logits(const zq_session *session, size_t *n_rows);
+
+/* Hidden states of the latest step, float [n_tokens, width], tokens of all inputs in order: layer 0 is the output of the
+ * embeddings, layer n_layers what the head receives (after the final norm), as hidden_states of transformers.
+ * NULL unless keep_hidden was set (encoders always have layer n_layers) or if layer > n_layers. Valid until the next step. */
+ZQ_API const float *zq_session_hidden(const zq_session *session, size_t layer, size_t *n_tokens);
+
+/* Tokens that a slot holds; 0 for slots that do not exist. */
+ZQ_API size_t zq_session_length(const zq_session *session, size_t sequence);
+/* Forgets all but the first `length` tokens of a slot (0: all). ZQ_EINVAL if it holds fewer. */
+ZQ_API zq_status zq_session_rewind(zq_session *session, size_t sequence, size_t length, zq_error *err);
+
+typedef enum zq_pooling { ZQ_POOL_AUTO, ZQ_POOL_MEAN, ZQ_POOL_CLS } zq_pooling; /* auto: modules.json / 1_Pooling of the model, else mean */
+
+/* Sentence embedding of one tokenized text: float [width] into out. normalize: to length 1 (AUTO pooling also applies the
+ * Normalize module of modules.json). Uses slot 0. Errors as zq_session_step. */
+ZQ_API zq_status zq_session_embed(zq_session *session, const int32_t *ids, const uint8_t *types, size_t n, zq_pooling pooling,
+                                  bool normalize, float *out, zq_error *err);
+
+/* ---- sampling ----------------------------------------------------------------------------------------------------- */
+
+/* Zero-initialised: greedy (largest logit, the smaller id among equals). */
+typedef struct zq_sampler {
+    float temperature; /* 0: greedy */
+    int top_k;         /* 0: all */
+    float top_p;       /* 0 or >= 1: all */
+    uint64_t state;    /* of the generator; set it to the seed */
+} zq_sampler;
+/* Chooses an id from logits [n], n >= 1. ZQ_ENOMEM only when sampling (temperature > 0); ZQ_EINVAL for n = 0. */
+ZQ_API zq_status zq_sample(zq_sampler *sampler, const float *logits, size_t n, int32_t *id, zq_error *err);
+
+/* ---- evaluation --------------------------------------------------------------------------------------------------- */
+
+typedef struct zq_eval_options {
+    int n_threads;
+    size_t window;  /* ids per window; 0: 256 or the model's limit, if smaller */
+    size_t limit;   /* use the first `limit` ids of the text only; 0: all */
+    const zq_model *against; /* the original: adds kl and top1; must have the same vocabulary. May be NULL */
+    bool (*progress)(void *user, size_t done, size_t total); /* windows; return false to cancel. May be NULL */
+    void *user;
+} zq_eval_options;
+
+typedef struct zq_eval_result {
+    size_t n_tokens;     /* predicted positions */
+    double nll;          /* mean negative log-likelihood, nats per token */
+    double ppl;          /* exp(nll) */
+    double kl;           /* mean KL(against || model), nats; NaN without `against` */
+    double top1;         /* share of positions where both have the same most likely token; NaN without */
+    double tokens_per_s; /* of the model, tokenization excluded */
+    uint64_t bytes;      /* file_bytes of the model */
+} zq_eval_result;
+
+/* Perplexity of a decoder on text: the ids (no special tokens added) are cut into consecutive windows, the last partial one
+ * dropped, and every position but the first of a window is predicted from those before it in the window.
+ * Returns ZQ_OK, ZQ_EUNSUPPORTED (no decoder, no tokenizer), ZQ_EINVAL (text shorter than a window, other vocabulary),
+ * ZQ_ECANCELLED or errors of the session. */
+ZQ_API zq_status zq_eval_text(const zq_model *model, const char *text, size_t n_bytes, const zq_eval_options *options,
+                              zq_eval_result *out, zq_error *err);
+
+/* Runs ids [n] through the model and writes a safetensors file: "logits" F32 [n, vocab] (classifier: [1, labels]; none for
+ * ZQ_ENCODER) and, with hidden, "hidden.0" .. "hidden.<n_layers>" F32 [n, width]. types may be NULL. The file appears whole or not at all. */
+ZQ_API zq_status zq_forward_save(const zq_model *model, const int32_t *ids, const uint8_t *types, size_t n, bool hidden,
+                                 int n_threads, const char *path, zq_error *err);
+
+/* ---- quantizing --------------------------------------------------------------------------------------------------- */
+
+/* One --set: the regex must match the whole module name; of several that match, the last counts. */
+typedef struct zq_rule {
+    const char *regex;  /* PCRE2 syntax */
+    const char *scheme; /* "w8a8", "w4a8", "w8a16", "w4a16" or "float", optionally ",GROUP" ("w4a8,k:128") */
+} zq_rule;
+
+typedef struct zq_quantize_progress {
+    size_t tensors_done, n_tensors;
+    uint64_t bytes_done, n_bytes; /* of the source */
+    double seconds;               /* since the start of this run */
+    const char *tensor;           /* in work; valid during the call */
+} zq_quantize_progress;
+
+typedef struct zq_quantize_options {
+    const char *scheme;      /* "w8a8" (NULL), "w4a8", "w8a16", "w4a16", "w4/8a8", "w4/8a16", "w8a8/16" */
+    const char *group;       /* "channel", "rows:N" or "k:N"; NULL: channel for 8 bit; k:64, else k:32, else channel for 4 bit */
+    const zq_rule *rules;    /* [n_rules] */
+    size_t n_rules;
+    bool embeddings_int8;    /* token embedding and head: 8 bit, one scale per row, float activations */
+    uint64_t memory_bytes;   /* bound on resident memory; 0: none given */
+    int n_threads;
+    bool dry_run;            /* plan only: nothing is written */
+    bool force;              /* replace an existing output */
+    bool resume;             /* continue an interrupted run */
+    bool (*progress)(void *user, const zq_quantize_progress *p); /* return false to cancel. May be NULL */
+    zq_note_fn *note;        /* may be NULL */
+    void *user;
+} zq_quantize_options;
+
+/* What becomes of one stored tensor. */
+typedef struct zq_plan_entry {
+    const char *name;      /* of the source tensor */
+    const char *from;      /* dtype in the source */
+    char to[48];           /* "w8a8 channel", "w4a8 k:64", or the dtype */
+    uint64_t bytes_in, bytes_out;
+    double relative_error; /* ||W - Wq|| / ||W|| once quantized; NaN before, and for tensors that are kept */
+} zq_plan_entry;
+
+typedef struct zq_quantize_report zq_quantize_report;
+
+typedef struct zq_quantize_totals {
+    size_t n_entries;
+    uint64_t bytes_in, bytes_out;          /* all tensors */
+    uint64_t block_values, block_bytes;    /* linear maps inside the blocks: weights, and bytes with scales */
+    double block_ratio, file_ratio;        /* against two bytes per value: blocks alone, whole file */
+    double bits_per_weight;                /* of the block's linear maps, scales included */
+    uint64_t memory_bytes;                 /* dry run: estimate; else peak resident memory of the process */
+    double seconds;                        /* dry run: estimate; else measured */
+    bool nothing_to_do;                    /* --resume on a finished output */
+    bool resumed;                          /* some shards came from an earlier run */
+} zq_quantize_totals;
+
+/* Quantizes a model directory into a compressed-tensors directory, layer by layer. out_dir appears whole or not at all;
+ * work in progress lives beside it in "<out_dir>.partial". *report (may be NULL) is released with zq_quantize_report_free().
+ * Returns ZQ_OK; ZQ_EINVAL (scheme, group, regex; resume with other options, names the difference); ZQ_EEXIST;
+ * ZQ_EUNSUPPORTED (what no reader could read, with the reason); ZQ_ENOMEM (memory_bytes too small: says how much is
+ * needed); ZQ_ENOSPC and ZQ_EIO (what this run wrote is removed, unless resume was asked for: then finished shards stay);
+ * ZQ_ECANCELLED (finished shards stay for resume); and the errors of reading a model. */
+ZQ_API zq_status zq_quantize(const char *model_dir, const char *out_dir, const zq_quantize_options *options,
+                             zq_quantize_report **report, zq_error *err);
+ZQ_API void zq_quantize_report_free(zq_quantize_report *report); /* accepts NULL */
+ZQ_API const zq_quantize_totals *zq_quantize_report_totals(const zq_quantize_report *report);
+ZQ_API const zq_plan_entry *zq_quantize_report_entry(const zq_quantize_report *report, size_t index); /* NULL past the end */
+/* Sentences for the user (fallbacks, which readers can load the result), NULL past the end. */
+ZQ_API const char *zq_quantize_report_remark(const zq_quantize_report *report, size_t index);
+/* The text of zq-report.json (also written into out_dir). Owned by the report. */
+ZQ_API const char *zq_quantize_report_json(const zq_quantize_report *report);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

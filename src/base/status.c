@@ -1,0 +1,52 @@
+/* The status table's texts and the two functions that fill a zq_error. */
+#include "base/status.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#ifndef ZQ_VERSION
+#error "ZQ_VERSION comes from CMakeLists.txt"
+#endif
+
+const char *zq_version(void)
+{
+    return ZQ_VERSION;
+}
+
+const char *zq_status_text(zq_status status)
+{
+    switch (status) {
+#define CASE(code, value, text) case code: return text;
+    ZQ_STATUS_TABLE(CASE)
+#undef CASE
+    }
+    return "unknown status";
+}
+
+zq_status zq_fail(zq_error *err, zq_status status, const char *format, ...)
+{
+    if (!err) return status;
+    err->status = status;
+    va_list ap;
+    va_start(ap, format);
+    vsnprintf(err->message, sizeof err->message, format, ap);
+    va_end(ap);
+    return status;
+}
+
+zq_status zq_fail_errno(zq_error *err, const char *format, ...)
+{
+    const int e = errno;
+    const zq_status status = e == ENOSPC || e == EDQUOT ? ZQ_ENOSPC : e == ENOMEM ? ZQ_ENOMEM : ZQ_EIO;
+    if (!err) return status;
+    err->status = status;
+    va_list ap;
+    va_start(ap, format);
+    vsnprintf(err->message, sizeof err->message, format, ap);
+    va_end(ap);
+    const size_t used = strlen(err->message);
+    snprintf(err->message + used, sizeof err->message - used, ": %s", strerror(e));
+    return status;
+}

@@ -1,0 +1,342 @@
+/* zq_quantize: plan, place, shards, publication. The order of durable steps is what resume rests on: a shard is synced and
+ * renamed before the journal counts it; the report is written when everything else is there, before the journal goes; the
+ * directory takes its name last. */
+#include "base/alloc.h"
+#include "base/threads.h"
+#include "compress/budget.h"
+#include "compress/fingerprint.h"
+#include "compress/journal.h"
+#include "compress/matrix.h"
+#include "compress/metadata.h"
+#include "compress/place.h"
+#include "compress/plan.h"
+#include "compress/report.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+struct job {
+    const zq_quantize_options *options;
+    struct zq_plan plan;
+    struct zq_means means;
+    struct zq_sidefiles sidefiles;
+    struct zq_place place;
+    json_t *identity;
+    double *relative_errors; /* [plan.n_items] */
+    size_t n_done;           /* shards that are durable and in the journal */
+    bool began;              /* this run has changed something in the directory of work */
+    bool resumed, nothing_to_do;
+    struct timespec start;
+    zq_quantize_progress progress;
+    zq_quantize_report *report;
+};
+
+static double seconds_since(const struct timespec *start)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)(now.tv_sec - start->tv_sec) + 1e-9 * (double)(now.tv_nsec - start->tv_nsec);
+}
+
+static void note(const struct job *job, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void note(const struct job *job, const char *format, ...)
+{
+    char sentence[512];
+    if (!job->options->note) return;
+    va_list ap;
+    va_start(ap, format);
+    vsnprintf(sentence, sizeof sentence, format, ap);
+    va_end(ap);
+    job->options->note(job->options->user, sentence);
+}
+
+static zq_status tick(void *user, uint64_t n_bytes, zq_error *err)
+{
+    struct job *job = user;
+    job->progress.bytes_done += n_bytes;
+    job->progress.seconds = seconds_since(&job->start);
+    if (!job->options->progress || job->options->progress(job->options->user, &job->progress)) return ZQ_OK;
+    return zq_fail(err, ZQ_ECANCELLED, "cancelled after %zu of %zu tensors", job->progress.tensors_done, job->progress.n_tensors);
+}
+
+/* ---- what is there already ---------------------------------------------------------------------------------------- */
+
+static zq_status identify(struct job *job, zq_error *err)
+{
+    char fingerprint[ZQ_FINGERPRINT_TEXT];
+    zq_status st = zq_sidefiles_list(&job->sidefiles, job->plan.ckpt->dir, err);
+    if (!st) st = zq_fingerprint(fingerprint, job->plan.ckpt, &job->sidefiles, err);
+    if (!st && !(job->identity = zq_run_identity(&job->plan, fingerprint))) st = zq_fail(err, ZQ_ENOMEM, "%s: no memory for its identity", job->plan.ckpt->dir);
+    return st;
+}
+
+/* Whether the finished output `out` is the one that this run would write; then its relative errors are taken over. */
+static zq_status compare_output(struct job *job, const char *out, zq_error *err)
+{
+    json_t *record;
+    zq_status st = zq_journal_read(&record, out, ZQ_REPORT_NAME, err);
+    if (!st && !record) return zq_fail(err, ZQ_EEXIST, "%s exists already and holds no " ZQ_REPORT_NAME ": --force replaces it", out);
+    if (!st) st = zq_run_compare(record, job->identity, out, err);
+    if (!st) st = zq_journal_load(record, &job->plan, &job->n_done, job->relative_errors, out, err);
+    job->nothing_to_do = !st;
+    json_decref(record);
+    return st;
+}
+
+/* A finished output: the same one is all that resume asks for; any other must not be touched without force. */
+static zq_status meet_output(struct job *job, zq_error *err)
+{
+    const char *out = job->place.out;
+    if (!zq_file_exists(out)) return ZQ_OK;
+    if (!job->options->resume)
+        return job->options->force ? ZQ_OK : zq_fail(err, ZQ_EEXIST, "%s exists already: --force replaces it, --resume compares it", out);
+    zq_error reason = {0};
+    const zq_status st = compare_output(job, out, &reason);
+    if (st && st != ZQ_ENOMEM && job->options->force) return ZQ_OK;
+    return st ? zq_fail(err, st, "%s", reason.message) : ZQ_OK;
+}
+
+/* Shards whose files are there as they were written; a journal cannot know what was done to them since. */
+static zq_status count_intact(struct job *job, zq_error *err)
+{
+    for (size_t s = 0; s < job->n_done; s++) {
+        char *path = zq_path_join(job->place.partial, job->plan.shards[s].name);
+        if (!path) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for a path", job->place.partial);
+        struct stat info;
+        const bool intact = !stat(path, &info) && (uint64_t)info.st_size > job->plan.shards[s].bytes_out;
+        zq_free(path);
+        if (!intact) job->n_done = s;
+    }
+    return ZQ_OK;
+}
+
+/* What an interrupted run of the same model and options has finished. */
+static zq_status recover(struct job *job, zq_error *err)
+{
+    const char *dir = job->place.partial;
+    json_t *record = NULL;
+    zq_status st = zq_journal_read(&record, dir, ZQ_JOURNAL_NAME, err);
+    if (!st && !record) st = zq_journal_read(&record, dir, ZQ_REPORT_NAME, err); /* it was stopped just before its end */
+    if (!st && record) st = zq_run_compare(record, job->identity, dir, err);
+    if (!st && record) st = zq_journal_load(record, &job->plan, &job->n_done, job->relative_errors, dir, err);
+    if (!st) st = count_intact(job, err);
+    json_decref(record);
+    return st;
+}
+
+/* Leaves finished shards and their journal in the directory of work, and nothing else. */
+static zq_status clear(struct job *job, zq_error *err)
+{
+    char **keep = zq_alloc_array(job->n_done + 1, sizeof *keep);
+    if (!keep) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for the list of shards", job->place.partial);
+    char journal[] = ZQ_JOURNAL_NAME;
+    for (size_t s = 0; s < job->n_done; s++) keep[s] = job->plan.shards[s].name;
+    keep[job->n_done] = journal;
+    bool removed;
+    job->began = true;
+    /* a run that was stopped just before its end has a report instead of a journal, and fewer shards may be intact than it says */
+    zq_status st = job->n_done ? zq_journal_write(job->place.partial, job->identity, &job->plan, job->n_done, job->relative_errors, err) : ZQ_OK;
+    if (!st) st = zq_place_clear(&job->place, keep, job->n_done ? job->n_done + 1 : 0, &removed, err);
+    if (!st && removed && !job->options->resume) note(job, "removed what an interrupted run had left in %s", job->place.partial);
+    if (!st && job->n_done) note(job, "continuing after %zu of %zu shards", job->n_done, job->plan.n_shards);
+    zq_free(keep);
+    return st;
+}
+
+static zq_status need_space(const struct job *job, zq_error *err)
+{
+    enum { REST = 1 << 20 }; /* headers, index, report */
+    uint64_t n_bytes = REST;
+    for (size_t s = job->n_done; s < job->plan.n_shards; s++) n_bytes += job->plan.shards[s].bytes_out;
+    return zq_place_need(&job->place, n_bytes, err);
+}
+
+static zq_status enter(struct job *job, zq_error *err)
+{
+    zq_status st = zq_place_lock(&job->place, err);
+    if (!st && job->options->resume) st = recover(job, err);
+    if (!st) st = clear(job, err);
+    if (!st) st = need_space(job, err);
+    job->resumed = !st && job->n_done;
+    return st;
+}
+
+/* ---- the work ----------------------------------------------------------------------------------------------------- */
+
+/* All tensors of a shard, as its header announces them. */
+static zq_status begin_shard(const struct job *job, const struct zq_shard *shard, const char *path, struct zq_safetensors_writer *out, zq_error *err)
+{
+    struct zq_tensor *parts = zq_alloc_array(ZQ_MAX_PARTS * shard->n, sizeof *parts);
+    if (!parts) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for its header", path);
+    size_t n = 0;
+    for (size_t i = shard->first; i < shard->first + shard->n; i++)
+        for (size_t p = 0; p < job->plan.items[i].n_parts; p++) parts[n++] = job->plan.items[i].parts[p];
+    zq_status st = zq_safetensors_begin(out, path, parts, n, err);
+    zq_free(parts);
+    return st;
+}
+
+static zq_status write_shard(struct job *job, const struct zq_shard *shard, zq_error *err)
+{
+    struct zq_safetensors_writer out = {0};
+    char *path = zq_path_join(job->place.partial, shard->name);
+    if (!path) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for a path", job->place.partial);
+    zq_status st = begin_shard(job, shard, path, &out, err);
+    const bool begun = !st;
+    for (size_t i = shard->first; i < shard->first + shard->n && !st; i++) {
+        job->progress.tensor = job->plan.items[i].tensor->name;
+        st = zq_item_write(&job->plan.items[i], &job->means, &out, &job->relative_errors[i], err);
+        if (!st) job->progress.tensors_done++;
+    }
+    if (!st) st = zq_safetensors_end(&out, err);
+    else if (begun) zq_safetensors_abandon(&out);
+    zq_free(path);
+    return st;
+}
+
+static zq_status write_shards(struct job *job, zq_error *err)
+{
+    for (size_t s = 0; s < job->n_done; s++) {
+        job->progress.tensors_done += job->plan.shards[s].n;
+        job->progress.bytes_done += job->plan.shards[s].bytes_in;
+    }
+    zq_status st = ZQ_OK;
+    for (size_t s = job->n_done; s < job->plan.n_shards && !st; s++) {
+        st = write_shard(job, &job->plan.shards[s], err);
+        if (!st) st = zq_journal_write(job->place.partial, job->identity, &job->plan, s + 1, job->relative_errors, err);
+        if (!st) job->n_done = s + 1;
+    }
+    return st;
+}
+
+/* Fills job->report; *json is what zq-report.json holds. */
+static zq_status make_report(struct job *job, json_t **json, uint64_t memory_bytes, double seconds, zq_error *err)
+{
+    *json = NULL;
+    job->report = zq_report_make(&job->plan, job->relative_errors);
+    if (job->report) *json = zq_report_json(job->report, &job->plan, job->identity);
+    json_t *shown = *json ? json_copy(*json) : NULL;
+    if (shown) {
+        zq_quantize_totals *t = zq_report_totals(job->report);
+        t->memory_bytes = memory_bytes;
+        t->seconds = seconds;
+        t->resumed = job->resumed;
+        t->nothing_to_do = job->nothing_to_do;
+    }
+    const bool ok = shown && zq_report_keep_json(job->report, shown);
+    json_decref(shown);
+    if (ok) return ZQ_OK;
+    json_decref(*json);
+    *json = NULL;
+    return zq_fail(err, ZQ_ENOMEM, "%s: no memory for the report", job->plan.ckpt->dir);
+}
+
+static zq_status remove_journal(const struct job *job, zq_error *err)
+{
+    char *path = zq_path_join(job->place.partial, ZQ_JOURNAL_NAME);
+    if (!path) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for a path", job->place.partial);
+    zq_status st = unlink(path) ? zq_fail_errno(err, "cannot remove %s", path) : ZQ_OK;
+    zq_free(path);
+    return st;
+}
+
+/* Everything beside the shards, then the name. */
+static zq_status finish(struct job *job, zq_error *err)
+{
+    const char *dir = job->place.partial;
+    json_t *json = NULL;
+    zq_status st = zq_sidefiles_copy(&job->sidefiles, job->plan.ckpt->dir, dir, err);
+    if (!st) st = zq_config_write(dir, &job->plan, err);
+    if (!st) st = zq_index_write(dir, &job->plan, err);
+    if (!st) st = make_report(job, &json, zq_budget_peak(), seconds_since(&job->start), err);
+    if (!st) st = zq_json_write(dir, ZQ_REPORT_NAME, json, err);
+    if (!st) st = remove_journal(job, err);
+    if (!st) st = zq_place_publish(&job->place, job->options->force, err);
+    json_decref(json);
+    return st;
+}
+
+/* Removes what a run leaves that is killed after it has replaced an older output: that output, under the name of the directory
+ * of work. With a journal it is a run that somebody may want to resume. */
+static zq_status tidy(struct job *job, zq_error *err)
+{
+    json_t *record = NULL;
+    if (!zq_file_exists(job->place.partial) || zq_place_lock(&job->place, NULL)) return ZQ_OK;
+    zq_status st = zq_journal_read(&record, job->place.partial, ZQ_JOURNAL_NAME, err);
+    if (!st && !record) st = zq_place_discard(&job->place, err);
+    json_decref(record);
+    return st;
+}
+
+/* What a failed run leaves: finished shards if someone may want to resume, else nothing. */
+static void withdraw(struct job *job, zq_status st)
+{
+    const bool keep = (st == ZQ_ECANCELLED || job->options->resume) && job->n_done;
+    if (!job->began) return;
+    if (!keep) zq_place_discard(&job->place, NULL);
+}
+
+static zq_status quantize(struct job *job, zq_error *err)
+{
+    zq_status st = identify(job, err);
+    if (!st) st = meet_output(job, err);
+    if (!st && job->nothing_to_do) {
+        json_t *json = NULL;
+        st = tidy(job, err);
+        if (!st) st = make_report(job, &json, zq_budget_peak(), seconds_since(&job->start), err);
+        json_decref(json);
+        return st;
+    }
+    if (!st) st = enter(job, err);
+    if (!st) st = write_shards(job, err);
+    if (!st) st = finish(job, err);
+    if (st) withdraw(job, st);
+    return st;
+}
+
+static zq_status dry_run(struct job *job, uint64_t memory_bytes, zq_error *err)
+{
+    json_t *json;
+    job->identity = json_pack("{s:O}", "options", job->plan.options);
+    zq_status st = job->identity ? ZQ_OK : zq_fail(err, ZQ_ENOMEM, "%s: no memory for the plan", job->plan.ckpt->dir);
+    if (!st) st = make_report(job, &json, memory_bytes, zq_budget_seconds(&job->plan, job->means.n_threads), err);
+    if (!st) json_decref(json);
+    return st;
+}
+
+static zq_status prepare(struct job *job, const char *model_dir, const char *out_dir, uint64_t *memory_bytes, zq_error *err)
+{
+    zq_status st = zq_plan_make(&job->plan, model_dir, job->options, err);
+    if (!st && !job->options->dry_run) st = zq_place_open(&job->place, out_dir, model_dir, err);
+    if (!st && !(job->relative_errors = zq_alloc_array(job->plan.n_items, sizeof *job->relative_errors)))
+        st = zq_fail(err, ZQ_ENOMEM, "%s: no memory for a plan of %zu tensors", model_dir, job->plan.n_items);
+    for (size_t i = 0; i < job->plan.n_items && !st; i++) job->relative_errors[i] = NAN;
+    if (!st) st = zq_budget_fit(&job->means, &job->plan, job->options->memory_bytes, memory_bytes, err);
+    job->progress.n_tensors = job->plan.n_items;
+    job->progress.n_bytes = st ? 0 : job->plan.ckpt->n_bytes;
+    return st;
+}
+
+zq_status zq_quantize(const char *model_dir, const char *out_dir, const zq_quantize_options *options, zq_quantize_report **report, zq_error *err)
+{
+    static const zq_quantize_options defaults = {0};
+    struct job job = {.options = options ? options : &defaults, .place.lock = -1};
+    uint64_t memory_bytes;
+    if (report) *report = NULL;
+    clock_gettime(CLOCK_MONOTONIC, &job.start);
+    job.means = (struct zq_means){.n_threads = zq_thread_count(job.options->n_threads), .encode = zq_encode_nearest, .tick = tick, .user = &job};
+    zq_status st = prepare(&job, model_dir, out_dir, &memory_bytes, err);
+    if (!st) st = job.options->dry_run ? dry_run(&job, memory_bytes, err) : quantize(&job, err);
+    if (!st && report) *report = job.report;
+    else zq_quantize_report_free(job.report);
+    zq_place_close(&job.place);
+    zq_sidefiles_free(&job.sidefiles);
+    zq_free(job.relative_errors);
+    json_decref(job.identity);
+    zq_plan_free(&job.plan);
+    return st;
+}

@@ -1,0 +1,28 @@
+/* One matrix from the source into a shard: in strips of rows, on several threads, within a bound on memory. What is written
+ * depends neither on the strips nor on the threads. */
+#ifndef ZQ_COMPRESS_MATRIX_H
+#define ZQ_COMPRESS_MATRIX_H
+
+#include "compress/plan.h"
+#include "quant/encode.h"
+
+/* Means of a job. */
+struct zq_means {
+    int n_threads;
+    size_t strip_bytes; /* of source that is mapped in at a time, about */
+    zq_encode_fn *encode;
+    void *method;
+    /* Told of source bytes as they are done; anything but ZQ_OK stops the job. May be NULL. */
+    zq_status (*tick)(void *user, uint64_t n_bytes, zq_error *err);
+    void *user;
+};
+
+/* Memory that an item takes at its peak: buffers and mapped pages. */
+uint64_t zq_item_memory(const struct zq_item *item, const struct zq_means *means);
+
+/* Writes the parts of an item, in their order, to a shard whose header announces them. *relative_error: ||W - Wq|| / ||W||, 0
+ * for a matrix of zeros, NaN for an item that is copied. ZQ_EFORMAT names a tensor with NaN or infinity. */
+zq_status zq_item_write(const struct zq_item *item, const struct zq_means *means, struct zq_safetensors_writer *out,
+                        double *relative_error, zq_error *err);
+
+#endif

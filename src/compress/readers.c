@@ -1,0 +1,123 @@
+/* What the user should know about other people's readers of the result: transformers (compressed-tensors) and vLLM as of
+ * autumn 2026. Only what deviates from "loads and computes as named" is said. */
+#include "compress/plan.h"
+
+#include "compress/choose.h"
+
+#include <string.h>
+
+/* What the quantized modules of a plan have in common. */
+struct census {
+    size_t n_w4a8, n_w8a8_groups, n_f32_scales_packed, n_odd_groups;
+    size_t odd_group;       /* a K-group that vLLM's kernels do not have */
+    bool w4a8_other_than_128;
+    size_t n_embeddings, n_heads;
+    const struct zq_module *outside; /* a linear map outside the blocks that is no head */
+    bool mixed;                      /* not all blocks' maps have the same spec */
+};
+
+static struct census take_census(const struct zq_plan *plan)
+{
+    struct census c = {0};
+    const struct zq_item *first = NULL;
+    for (size_t i = 0; i < plan->n_items; i++) {
+        const struct zq_item *item = &plan->items[i];
+        const struct zq_spec s = item->layout.spec;
+        if (!item->module) continue;
+        if (item->module->in_block) {
+            if (!first) first = item;
+            c.mixed |= !zq_spec_equal(first->layout.spec, s);
+        }
+        if (s.w_bits == 16) continue;
+        c.n_w4a8 += s.w_bits == 4 && s.a_bits == 8;
+        c.w4a8_other_than_128 |= s.w_bits == 4 && s.a_bits == 8 && s.k_group != 128;
+        c.n_w8a8_groups += s.w_bits == 8 && s.a_bits == 8 && s.k_group;
+        c.n_f32_scales_packed += item->storage == ZQ_STORED_PACKED && item->layout.scale_dtype == ZQ_F32 && item->tensor->dtype != ZQ_F32;
+        if (s.k_group && s.k_group != 32 && s.k_group != 64 && s.k_group != 128) {
+            c.n_odd_groups++;
+            c.odd_group = s.k_group;
+        }
+        c.n_embeddings += item->module->part == ZQ_PART_TOKENS;
+        c.n_heads += item->module->part == ZQ_PART_HEAD;
+        if (item->module->part == ZQ_PART_OTHER) c.outside = item->module;
+    }
+    return c;
+}
+
+static const struct zq_item *linear_item(const struct zq_plan *plan, size_t layer, enum zq_linear_role role)
+{
+    for (size_t i = 0; i < plan->n_items; i++) {
+        const struct zq_module *m = plan->items[i].module;
+        if (m && m->in_block && m->layer == layer && m->role == role) return &plan->items[i];
+    }
+    return NULL;
+}
+
+/* The first layer in which maps that vLLM runs as one have different specs; false if there is none. */
+static bool find_split_fusion(const struct zq_plan *plan, const enum zq_linear_role *roles, size_t n, size_t *layer)
+{
+    for (*layer = 0; *layer < plan->config.n_layers; ++*layer) {
+        const struct zq_item *first = linear_item(plan, *layer, roles[0]);
+        for (size_t r = 1; r < n && first; r++) {
+            const struct zq_item *other = linear_item(plan, *layer, roles[r]);
+            if (other && !zq_spec_equal(first->layout.spec, other->layout.spec)) return true;
+        }
+    }
+    return false;
+}
+
+static zq_status remark_fusion(struct zq_plan *plan, zq_error *err)
+{
+    static const enum zq_linear_role qkv[] = {ZQ_Q, ZQ_K, ZQ_V}, gate_up[] = {ZQ_GATE, ZQ_UP};
+    size_t layer;
+    zq_status st = ZQ_OK;
+    if (find_split_fusion(plan, qkv, ZQ_LEN(qkv), &layer))
+        st = zq_remark(&plan->remarks, err, "vLLM runs Q, K and V as one map and refuses different schemes for them, as layer %zu has.", layer);
+    if (!st && find_split_fusion(plan, gate_up, ZQ_LEN(gate_up), &layer))
+        st = zq_remark(&plan->remarks, err, "vLLM runs gate and up as one map and refuses different schemes for them, as layer %zu has.", layer);
+    return st;
+}
+
+static zq_status remark_family(struct zq_plan *plan, const struct census *c, zq_error *err)
+{
+    struct zq_remarks *r = &plan->remarks;
+    zq_status st = ZQ_OK;
+    if (plan->config.arch->conv1d && c->n_embeddings)
+        st = zq_remark(r, err, "Only this program reads a %s with quantized embeddings: vLLM expects them as floats, and transformers loads no compressed %s.",
+                       plan->config.arch->model_type, plan->config.arch->model_type);
+    else if (plan->config.arch->conv1d)
+        st = zq_remark(r, err, "This program and vLLM (by its source) read a compressed %s; transformers does not, because its Conv1D maps are no nn.Linear.",
+                       plan->config.arch->model_type);
+    else if (c->n_embeddings || c->n_heads)
+        st = zq_remark(r, err, "transformers and this program read quantized embeddings and heads; vLLM does so for a few model families only.");
+    if (!st && c->outside)
+        st = zq_remark(r, err, "vLLM has no quantized form of %.200s, which lies outside the blocks.", c->outside->name);
+    if (!st && c->mixed && !strcmp(plan->config.arch->model_type, "bert"))
+        st = zq_remark(r, err, "Some releases of vLLM do not find modules of BERT by name, which mixed schemes need.");
+    return st;
+}
+
+static zq_status remark_formats(struct zq_plan *plan, const struct census *c, zq_error *err)
+{
+    struct zq_remarks *r = &plan->remarks;
+    zq_status st = ZQ_OK;
+    if (c->n_w4a8)
+        st = zq_remark(r, err, "vLLM runs w4a8 with 16-bit activations on most GPUs, and on Hopper as 4-bit x FP8 with groups of 128 only%s.",
+                       c->w4a8_other_than_128 ? " (--group k:128)" : "");
+    if (!st && c->n_w8a8_groups)
+        st = zq_remark(r, err, "8-bit weights with K-groups are written pack-quantized; vLLM runs them with 16-bit activations on most GPUs.");
+    if (!st && c->n_odd_groups)
+        st = zq_remark(r, err, "vLLM's GPU kernels know K-groups of 32, 64 and 128, not %zu.", c->odd_group);
+    if (!st && c->n_f32_scales_packed)
+        st = zq_remark(r, err, "Scales of 8-bit rows are stored as F32; with float activations vLLM rounds them to the model's 16-bit type.");
+    return st;
+}
+
+zq_status zq_plan_remark_readers(struct zq_plan *plan, zq_error *err)
+{
+    const struct census c = take_census(plan);
+    zq_status st = remark_family(plan, &c, err);
+    if (!st) st = remark_fusion(plan, err);
+    if (!st) st = remark_formats(plan, &c, err);
+    return st;
+}

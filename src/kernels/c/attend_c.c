@@ -1,0 +1,7 @@
+/* Attention in plain C. */
+#include "kernels/c/vec_c.h"
+#include "kernels/math.h"
+
+#include "kernels/chain.h"
+
+#include "kernels/attend.inc"

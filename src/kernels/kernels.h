@@ -1,0 +1,197 @@
+/* The table of CPU kernels and the contract of each slot. Read this before any kernel.
+ *
+ * A kernel is a pure function: no allocation, lock, I/O, error or thread. Callers (src/ops) check shapes, split the work over
+ * outputs and hand in scratch. All slots are first filled with plain C (the yardstick), then each ISA level overwrites what
+ * it does better; every level gives the same bits as C.
+ *
+ * One written order for float sums. Let fma(a, b, c) be a * b + c rounded once. All arithmetic is IEEE binary32 to nearest
+ * even, subnormals kept, nothing contracted or reassociated beyond what is written:
+ *   chain(k)     acc = 0; for k rising: acc = fma(x[k], w[k], acc).                 Products with float inputs, q.k, p.v
+ *   lanes(n)     16 lanes, lane l takes the elements i = l mod 16 in rising i (missing tail elements are left out); then
+ *                l and l+8 are added, then l and l+4, l+2, l+1.                        Sums over a row: norms, softmax
+ * max and min return the second operand if the first is NaN. rne(x) rounds half to even.
+ *
+ * exp, tanh, erf, ... are the polynomials of kernels/math.h, the same on every level.
+ * No kernel reads or writes outside the arrays it is given; all tail sizes are allowed; alignment is that of the element
+ * type except where packed weights are concerned (64 bytes). Inputs are finite unless said otherwise; a NaN gives some result,
+ * never a fault. */
+#ifndef ZQ_KERNELS_KERNELS_H
+#define ZQ_KERNELS_KERNELS_H
+
+#include "quant/types.h"
+
+/* ISA levels: bundles of instructions that ship together. Bits of a mask. */
+enum zq_level {
+    ZQ_LEVEL_C = 0,
+    ZQ_LEVEL_AVX2 = 1 << 0,       /* AVX2, FMA, F16C */
+    ZQ_LEVEL_AVXVNNI = 1 << 1,    /* AVX-VNNI, 256 bit */
+    ZQ_LEVEL_AVX512VNNI = 1 << 2, /* AVX-512 F, BW, VL, DQ, VNNI */
+    ZQ_LEVEL_AMX = 1 << 3,        /* AMX tiles, INT8 and BF16, permission granted by the kernel */
+    ZQ_LEVEL_DOTPROD = 1 << 4,    /* ARM */
+    ZQ_LEVEL_I8MM = 1 << 5,
+};
+
+enum zq_activation { ZQ_ACT_NONE, ZQ_ACT_RELU, ZQ_ACT_GELU, ZQ_ACT_GELU_TANH, ZQ_ACT_SILU, ZQ_ACT_QUICK_GELU, ZQ_ACT_TANH };
+
+/* Rows of floats [n_rows, n] that end in whichever forms the next operators want. f and q may both be given. */
+struct zq_rows_out {
+    float *f;     /* [n_rows, ld_f] or NULL */
+    int8_t *q;    /* [n_rows, ld_q] or NULL */
+    float *scale; /* [n_rows], with q */
+    size_t ld_f, ld_q;
+};
+
+/* INT8 tokens, as every slot that fills q does: scale = max|y| / 127, 1 if that is 0; q = clamp(rne(y / scale), -127, 127),
+ * with a true division. max|y| over the finished float values y of the row, which f also receives. */
+
+struct zq_norm {
+    const float *x;     /* [n_rows, ld_x] */
+    size_t ld_x, n;
+    const float *gamma; /* [n] */
+    const float *beta;  /* [n] or NULL: none is added (fma becomes a product) */
+    float eps;
+    bool rms;           /* RMSNorm; else LayerNorm */
+    struct zq_rows_out out; /* out.f may equal x */
+};
+/* LayerNorm: mean = lanes(x) / n; d = x - mean; var = lanes(d * d, accumulated with fma) / n; r = 1 / sqrt(var + eps) (IEEE sqrt
+ *            and division); y = fma(d * r, gamma, beta), without beta: (d * r) * gamma.
+ * RMSNorm:   ms = lanes(x * x, accumulated with fma) / n; r = 1 / sqrt(ms + eps); y = (x * r) * gamma (+ beta by fma if given). */
+
+struct zq_activate {
+    const float *x;     /* [n_rows, ld_x] */
+    const float *times; /* [n_rows, ld_times] or NULL: y = act(x) * times, the gated form */
+    size_t ld_x, ld_times, n;
+    enum zq_activation act;
+    struct zq_rows_out out; /* out.f may equal x */
+};
+/* y = act(x) (* times). ZQ_ACT_NONE with out.q is plain quantization of tokens. */
+
+/* ---- products ----------------------------------------------------------------------------------------------------- */
+
+/* A weight matrix [n_rows, n_cols]; row = output channel. */
+struct zq_matrix {
+    size_t n_rows, n_cols;
+    size_t k_group;      /* of integer codes: 0 = one scale per row, else divides n_cols (any divisor is allowed) */
+    enum zq_dtype dtype; /* of float weights: F32, F16 or BF16 */
+    void *packed;        /* packed_bytes() bytes, aligned to 64, filled by pack() */
+};
+
+struct zq_product {
+    const struct zq_matrix *w;
+    size_t n_tokens;
+    const int8_t *q;     /* [n_tokens, ld_x] codes -127 .. 127, for the a8 slots */
+    const float *scale;  /* [n_tokens], with q */
+    const float *x;      /* [n_tokens, ld_x], for the float-input slots */
+    size_t ld_x;
+    const float *bias;     /* [n_rows] or NULL (counts as 0) */
+    const float *residual; /* [n_tokens, ld_out] or NULL; may equal out */
+    float *out;            /* [n_tokens, ld_out] */
+    size_t ld_out;
+};
+/* One weight format at one level. Results, b = bias[r] or 0:
+ *   w8a8, w4a8    per row:    s = sum_k w[k] * q[k] in int32 (exact: |s| <= 131072 * 127 * 128 < 2^31; n_cols <= 131072)
+ *                             y = fma((float)s, token_scale * w_scale, b)
+ *                 K-groups:   f = 0; for g rising: f = fma((float)s_g, w_scale[g], f);  y = fma(f, token_scale, b)
+ *   w8a16, w4a16  per row:    y = fma(chain over k of x[k] * (float)w[k], w_scale, b)
+ *                 K-groups:   f = 0; for g rising: f = fma(chain of group g, w_scale[g], f);  y = f + b
+ *   float         y = chain over k of x[k] * (float)w[k], then + b
+ * then, with residual: y = y + residual. (float)s is to nearest even. Codes: w8 -128 .. 127, w4 -8 .. 7. */
+struct zq_gemm {
+    const char *name;   /* "gemm_w8_a8_avx512vnni" */
+    size_t row_tile;    /* row ranges given to run() begin at multiples of it and end at one or at n_rows */
+    size_t (*packed_bytes)(const struct zq_matrix *w); /* 0 if the product of sizes overflows */
+    /* Packs rows [row, row + n); row is a multiple of row_tile. values: [n, n_cols] int8_t codes (for w4 too: one per byte), or
+     * values of w->dtype. scales: [n, n_groups], NULL for float weights. Padding rows and columns are the kernel's business. */
+    void (*pack)(const struct zq_matrix *w, size_t row, size_t n, const void *values, const float *scales);
+    void (*run)(const struct zq_product *p, size_t row_begin, size_t row_end);
+};
+
+/* ---- attention ---------------------------------------------------------------------------------------------------- */
+
+/* Keys and values of one sequence in one layer, float.
+ * k: [n_kv_heads][capacity / 16][head_dim][16]: 16 positions side by side, so that scores of 16 keys are one vector.
+ * v: [n_kv_heads][capacity][head_dim]. capacity is a multiple of 16. */
+struct zq_kv {
+    float *k, *v;
+    size_t capacity;
+};
+
+struct zq_heads {
+    size_t n_heads, n_kv_heads, head_dim;
+    size_t q_offset, k_offset, v_offset; /* within a token's row of the qkv buffer */
+    size_t q_stride, kv_stride;          /* from head to head */
+};
+
+struct zq_rotary {
+    const float *cos, *sin; /* [position][n_rotated / 2] */
+    size_t n_rotated;       /* leading dimensions of each head that are rotated; 0: no rotary positions */
+    bool pairs;             /* (2i, 2i+1) rotate together (GPT-J); else (i, i + n_rotated/2) */
+};
+/* For each pair (a, b) with c = cos, s = sin: a' = fma(a, c, -(b * s)), b' = fma(b, c, a * s). */
+
+struct zq_keep { /* rotates q and k of new tokens, and appends k and v to the cache */
+    float *qkv;         /* [n_tokens, ld]; q is rotated in place */
+    size_t ld, n_tokens;
+    size_t position;    /* of the first token: its index in the cache and in the rotary tables */
+    struct zq_heads heads;
+    struct zq_rotary rotary;
+    struct zq_kv kv;
+};
+
+struct zq_attend {
+    const float *qkv;    /* [n_tokens, ld]: q after rotation */
+    size_t ld, n_tokens;
+    size_t position;     /* of the first token */
+    size_t n_keys;       /* keys in the cache, these tokens' own included */
+    size_t window;       /* a token sees keys j with i - j < window; 0: no limit */
+    bool causal;         /* a token sees keys up to its own position; else all n_keys */
+    float scale;         /* of scores */
+    struct zq_heads heads;
+    struct zq_kv kv;
+    float *out;          /* [n_tokens, ld_out]: head h at h * head_dim */
+    size_t ld_out;
+    float *scratch;      /* attend_scratch() floats, aligned to 64, of this thread */
+};
+/* For token i and head h (its kv head: h * n_kv_heads / n_heads), over the visible keys j in [first, last]:
+ *   m = -inf; l = 16 lanes of 0; o[d] = 0
+ *   for each key tile [64 t, 64 t + 64) that holds a visible key, t rising:
+ *     s_j = chain over d of q[d] * k[j][d], times scale       (s_j = -inf for keys of the tile that are not visible)
+ *     m' = max(m, max_j s_j);  a = exp(m - m') (0 when m is -inf);  p_j = exp(s_j - m') (0 for keys that are not visible)
+ *     l[j mod 16] = fma(l[j mod 16], a, p_j) for the tile's first 16 keys, then l[j mod 16] += p_j for its next 16, and so on
+ *     o[d] = o[d] * a, then for visible j rising: o[d] = fma(p_j, v[j][d], o[d]);  m = m'
+ *   out[d] = o[d] / (l reduced as lanes() does)
+ * So a token's result depends neither on the other tokens of the call nor on how a text was cut into calls. */
+
+/* ---- the table ---------------------------------------------------------------------------------------------------- */
+
+struct zq_kernels {
+    unsigned levels; /* the mask it was filled with */
+
+    /* rows [begin, end) */
+    void (*norm)(const struct zq_norm *a, size_t begin, size_t end);
+    void (*activate)(const struct zq_activate *a, size_t begin, size_t end);
+
+    struct zq_gemm w8_a8, w4_a8, w8_a16, w4_a16, f32_a16; /* f32_a16: float weights of any float dtype */
+
+    /* tokens [begin, end) of the call, all heads. Two threads never write the same cache line of k: ranges are cut at multiples
+     * of 16 positions by the caller. */
+    void (*keep)(const struct zq_keep *a, size_t begin, size_t end);
+    size_t (*attend_scratch)(const struct zq_heads *heads); /* floats */
+    /* tokens [begin, end), heads [head_begin, head_end) */
+    void (*attend)(const struct zq_attend *a, size_t begin, size_t end, size_t head_begin, size_t head_end);
+
+    /* dst[i] = the i-th value of a float dtype, exactly. */
+    void (*to_float)(float *dst, const void *src, enum zq_dtype dtype, size_t n);
+};
+
+/* Fills every slot for a mask of levels. */
+void zq_kernels_init(struct zq_kernels *k, unsigned levels);
+
+/* Levels of this processor that the operating system lets us use, reduced by the environment variable ZQ_ISA: the name of a
+ * level ("c", "avx2", "avxvnni", "avx512vnni", "amx", "dotprod", "i8mm") means that level and those below it.
+ * ZQ_EINVAL for an unknown name: the sentence lists the valid ones. */
+zq_status zq_levels_detect(unsigned *levels, zq_error *err);
+/* Name of the highest level in a mask: "c", "avx2", ... */
+const char *zq_levels_name(unsigned levels);
+
+#endif

@@ -1,0 +1,7 @@
+/* Attention on AVX2. */
+#include "kernels/x86/vec_avx2.h"
+#include "kernels/math.h"
+
+#include "kernels/chain.h"
+
+#include "kernels/attend.inc"

@@ -1,0 +1,7 @@
+/* Attention on AVX-512. */
+#include "kernels/x86/vec_avx512.h"
+#include "kernels/math.h"
+
+#include "kernels/chain.h"
+
+#include "kernels/attend.inc"

@@ -1,0 +1,102 @@
+/* Integer products with vpmaddubsw (unsigned times signed, pairs added in 16 bits), exact on every input:
+ *   w8  |w| times sign(q, w): 2 * 128 * 127 = 32,512 fits 16 bits, so nothing saturates; then pairs are added in 32 bits.
+ *   w4  nibbles 0 .. 15 times q: a pair is at most 2 * 15 * 127 = 3,810, so 8 steps are summed in 16 bits (30,480) first.
+ *
+ * Register plan: 4 tokens x 2 vectors of 8 rows = 8 accumulators, 2 of weights, 2 of their magnitudes, 1 of activations. */
+#include "kernels/level.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+enum { LANES = 8, VECS = 2, T_WIDE = 4, T_HALF = 4, OFFSET_W8 = 0 };
+
+typedef __m256i ints;
+typedef __m256 floats;
+
+ZQ_INLINE __m256i lanes_below(size_t n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+ZQ_INLINE ints i_set(int32_t a) { return _mm256_set1_epi32(a); }
+ZQ_INLINE floats i_to_float(ints a) { return _mm256_cvtepi32_ps(a); }
+ZQ_INLINE floats f_set(float a) { return _mm256_set1_ps(a); }
+ZQ_INLINE floats f_load(const float *p) { return _mm256_loadu_ps(p); }
+ZQ_INLINE floats f_load_n(const float *p, size_t n) { return _mm256_maskload_ps(p, lanes_below(n)); }
+ZQ_INLINE void f_store_n(float *p, floats a, size_t n) { _mm256_maskstore_ps(p, lanes_below(n), a); }
+ZQ_INLINE floats f_add(floats a, floats b) { return _mm256_add_ps(a, b); }
+ZQ_INLINE floats f_mul(floats a, floats b) { return _mm256_mul_ps(a, b); }
+ZQ_INLINE floats f_fma(floats a, floats b, floats c) { return _mm256_fmadd_ps(a, b, c); }
+
+ZQ_INLINE ints load_q(const int8_t *q)
+{
+    int32_t four;
+    memcpy(&four, q, sizeof four);
+    return _mm256_set1_epi32(four);
+}
+
+enum { AHEAD_BYTES = 2048, STEPS_IN_16_BITS = 8 };
+
+ZQ_INLINE void dot_steps_w8(ints *acc, size_t n_tokens, const int8_t *const *q, const uint8_t *w, size_t n_steps)
+{
+    const ints ones = _mm256_set1_epi16(1);
+    ints sum[T_WIDE * VECS];
+    ZQ_UNROLL
+    for (size_t i = 0; i < n_tokens * VECS; i++) sum[i] = acc[i];
+    for (size_t s = 0; s < n_steps; s++, w += 64) {
+        const ints w0 = _mm256_loadu_si256((const ints *)w), w1 = _mm256_loadu_si256((const ints *)w + 1);
+        const ints abs0 = _mm256_abs_epi8(w0), abs1 = _mm256_abs_epi8(w1);
+        if (n_tokens <= 4) _mm_prefetch((const char *)w + AHEAD_BYTES, _MM_HINT_T0);
+        ZQ_UNROLL
+        for (size_t t = 0; t < n_tokens; t++) {
+            const ints left = load_q(q[t] + 4 * s);
+            const ints p0 = _mm256_maddubs_epi16(abs0, _mm256_sign_epi8(left, w0));
+            const ints p1 = _mm256_maddubs_epi16(abs1, _mm256_sign_epi8(left, w1));
+            sum[2 * t] = _mm256_add_epi32(sum[2 * t], _mm256_madd_epi16(p0, ones));
+            sum[2 * t + 1] = _mm256_add_epi32(sum[2 * t + 1], _mm256_madd_epi16(p1, ones));
+        }
+    }
+    ZQ_UNROLL
+    for (size_t i = 0; i < n_tokens * VECS; i++) acc[i] = sum[i];
+}
+
+ZQ_INLINE void dot_steps_w4(ints *acc, size_t n_tokens, const int8_t *const *q, const uint8_t *w, size_t n_steps)
+{
+    const ints ones = _mm256_set1_epi16(1), mask = _mm256_set1_epi8(15);
+    for (size_t s = 0; s < n_steps;) {
+        const size_t stop = zq_smaller(s + STEPS_IN_16_BITS, n_steps);
+        ints sum[T_WIDE * VECS];
+        ZQ_UNROLL
+        for (size_t i = 0; i < n_tokens * VECS; i++) sum[i] = _mm256_setzero_si256();
+        for (; s < stop; s++, w += 32) {
+            const ints both = _mm256_loadu_si256((const ints *)w);
+            const ints w0 = _mm256_and_si256(both, mask), w1 = _mm256_and_si256(_mm256_srli_epi16(both, 4), mask);
+            if (n_tokens <= 4) _mm_prefetch((const char *)w + AHEAD_BYTES, _MM_HINT_T0);
+            ZQ_UNROLL
+            for (size_t t = 0; t < n_tokens; t++) {
+                const ints left = load_q(q[t] + 4 * s);
+                sum[2 * t] = _mm256_add_epi16(sum[2 * t], _mm256_maddubs_epi16(w0, left));
+                sum[2 * t + 1] = _mm256_add_epi16(sum[2 * t + 1], _mm256_maddubs_epi16(w1, left));
+            }
+        }
+        ZQ_UNROLL
+        for (size_t i = 0; i < n_tokens * VECS; i++) acc[i] = _mm256_add_epi32(acc[i], _mm256_madd_epi16(sum[i], ones));
+    }
+}
+
+ZQ_INLINE void dot_steps(ints *acc, size_t n_tokens, const int8_t *const *q, const uint8_t *w, size_t n_steps, int bits)
+{
+    if (bits == 8) dot_steps_w8(acc, n_tokens, q, w, n_steps);
+    else dot_steps_w4(acc, n_tokens, q, w, n_steps);
+}
+
+#include "kernels/gemm.inc"
+
+static void gemm_w8_a8_avx2(const struct zq_product *p, size_t row_begin, size_t row_end) { run(p, row_begin, row_end, 8); }
+static void gemm_w4_a8_avx2(const struct zq_product *p, size_t row_begin, size_t row_end) { run(p, row_begin, row_end, 4); }
+
+void zq_gemm_avx2(struct zq_kernels *k)
+{
+    k->w8_a8 = (struct zq_gemm){"gemm_w8_a8_avx2", ROWS, bytes_w8, pack_w8, gemm_w8_a8_avx2};
+    k->w4_a8 = (struct zq_gemm){"gemm_w4_a8_avx2", ROWS, bytes_w4, pack_w4, gemm_w4_a8_avx2};
+}

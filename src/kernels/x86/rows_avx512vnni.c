@@ -1,0 +1,5 @@
+/* Row operators on AVX-512. */
+#include "kernels/x86/vec_avx512.h"
+#include "kernels/math.h"
+
+#include "kernels/rows.inc"

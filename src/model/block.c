@@ -1,0 +1,98 @@
+/* The one transformer block. Its row of the architecture table says where the norms stand, whether the two halves run in
+ * parallel, whether the FFN is gated and how QKV rows lie; there is no other forward code. */
+#include "model/session.h"
+
+#include <math.h>
+
+static void norm(struct zq_session *s, const struct zq_norm_weights *w, struct zq_rows out, struct zq_forms forms)
+{
+    const struct zq_config *c = &s->model->config;
+    zq_norm_run(&s->ops, w, c->arch->rms, (float)c->norm_eps, s->x.f, c->width, s->n_tokens, c->width, out, forms);
+}
+
+static struct zq_heads heads_of(const struct zq_config *c)
+{
+    const size_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
+    struct zq_heads h = {.n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim,
+                         .k_offset = q, .v_offset = q + kv, .q_stride = c->head_dim, .kv_stride = c->head_dim};
+    if (c->arch->qkv_rows == ZQ_QKV_BY_HEAD) {
+        h.k_offset = c->head_dim;
+        h.v_offset = 2 * c->head_dim;
+        h.q_stride = h.kv_stride = 3 * c->head_dim;
+    }
+    return h;
+}
+
+/* Points every span at its caches of this layer. */
+static void choose_caches(struct zq_session *s, size_t layer, size_t n_inputs)
+{
+    const struct zq_config *c = &s->model->config;
+    size_t used = 0; /* encoders: positions of the shared cache that earlier inputs take */
+    for (size_t i = 0; i < n_inputs; i++) {
+        struct zq_span *span = &s->spans[i];
+        if (c->arch->causal) {
+            float *k = s->kv + (s->slots[i] * c->n_layers + layer) * 2 * s->kv_floats;
+            span->kv = (struct zq_kv){.k = k, .v = k + s->kv_floats, .capacity = s->kv_capacity};
+        } else {
+            const size_t capacity = (span->n_tokens + 15) / 16 * 16, floats = c->n_kv_heads * c->head_dim;
+            span->kv = (struct zq_kv){.k = s->kv + used * floats, .v = s->kv + s->kv_floats + used * floats, .capacity = capacity};
+            used += capacity;
+        }
+    }
+}
+
+static void attention(struct zq_session *s, const struct zq_block *b, struct zq_rows in)
+{
+    const struct zq_config *c = &s->model->config;
+    const struct zq_heads heads = heads_of(c);
+    size_t at = 0;
+    for (int r = ZQ_QKV; r <= ZQ_V; r++) {
+        if (!zq_linear_exists(&b->linear[r])) continue;
+        zq_linear_run(&s->ops, &b->linear[r], in, s->n_tokens, NULL, s->qkv + at, s->ld_qkv);
+        at += b->linear[r].w.n_rows;
+    }
+    const struct zq_attention a = {
+        .qkv = s->qkv, .ld_qkv = s->ld_qkv, .heads = heads,
+        .rotary = {.cos = s->cos, .sin = s->sin, .n_rotated = c->n_rotated, .pairs = c->arch->positions == ZQ_POS_ROTARY_PAIRS},
+        .window = c->window, .causal = c->arch->causal, .scale = (float)(1 / sqrt((double)c->head_dim)),
+        .spans = s->spans, .tiles = s->tiles, .n_tiles = s->n_tiles, .n_tokens = s->n_tokens,
+    };
+    zq_attention_run(&s->ops, &a, s->attended, b->o_in);
+}
+
+/* x += down(act(up(in))) or x += down(act(gate(in)) * up(in)) */
+static void ffn(struct zq_session *s, const struct zq_block *b, struct zq_rows in)
+{
+    const struct zq_config *c = &s->model->config;
+    const size_t n = s->n_tokens, width = c->ffn_width;
+    zq_linear_run(&s->ops, &b->linear[ZQ_UP], in, n, NULL, s->ffn.f, width);
+    if (c->gated) zq_linear_run(&s->ops, &b->linear[ZQ_GATE], in, n, NULL, s->gate, width);
+    zq_activate_run(&s->ops, c->activation, c->gated ? s->gate : s->ffn.f, c->gated ? s->ffn.f : NULL, width, n, width, s->ffn, b->down_in);
+    zq_linear_run(&s->ops, &b->linear[ZQ_DOWN], s->ffn, n, s->x.f, s->x.f, c->width);
+}
+
+static struct zq_forms either(struct zq_forms a, struct zq_forms b)
+{
+    return (struct zq_forms){a.f || b.f, a.q || b.q};
+}
+
+void zq_block_forward(struct zq_session *s, size_t layer, size_t n_inputs)
+{
+    const struct zq_config *c = &s->model->config;
+    const struct zq_block *b = &s->model->blocks[layer];
+    const bool post = c->norm == ZQ_NORM_POST, parallel = c->norm == ZQ_NORM_PARALLEL, two_norms = b->norm2.gamma != NULL;
+    const struct zq_forms stream = {.f = true, .q = s->x.q != NULL};
+    struct zq_rows in = post ? s->x : s->h;
+
+    if (!post) norm(s, &b->norm1, s->h, parallel && !two_norms ? either(b->attention_in, b->ffn_in) : b->attention_in);
+    choose_caches(s, layer, n_inputs);
+    attention(s, b, in);
+    if (parallel && two_norms) norm(s, &b->norm2, s->h2, b->ffn_in); /* reads x before attention is added to it */
+    zq_linear_run(&s->ops, &b->linear[ZQ_O], s->attended, s->n_tokens, s->x.f, s->x.f, c->width);
+
+    if (post) norm(s, &b->norm1, s->x, stream);
+    else if (!parallel) norm(s, &b->norm2, s->h, b->ffn_in);
+    if (parallel && two_norms) in = s->h2;
+    ffn(s, b, in);
+    if (post) norm(s, &b->norm2, s->x, stream);
+}

@@ -1,0 +1,98 @@
+/* What follows the blocks: the final norm on the rows that are asked for, and the head of each kind of model. */
+#include "model/session.h"
+
+#include <string.h>
+
+/* Copies the rows of x that the head reads to s->selected. */
+static void select_rows(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
+{
+    const size_t width = s->model->config.width;
+    const zq_model_kind kind = s->model->config.kind;
+    size_t n = 0;
+    for (size_t i = 0; i < n_inputs; i++) {
+        const bool all = inputs[i].all_logits && kind != ZQ_ENCODER_CLASSIFY;
+        const size_t first = all || kind == ZQ_ENCODER_CLASSIFY ? 0 : inputs[i].n - 1, count = all ? inputs[i].n : 1;
+        memcpy(s->selected.f + n * width, s->x.f + (s->spans[i].row + first) * width, count * width * sizeof(float));
+        n += count;
+    }
+    s->n_logit_rows = n;
+}
+
+/* Adds the INT8 form to rows of floats if the map wants it. */
+static struct zq_rows ready(struct zq_session *s, const struct zq_linear *l, struct zq_rows r)
+{
+    if (l->spec.a_bits == 8)
+        zq_activate_run(&s->ops, ZQ_ACT_NONE, r.f, NULL, r.ld, s->n_logit_rows, l->w.n_cols, r, (struct zq_forms){.q = true});
+    return r;
+}
+
+static void run_head(struct zq_session *s, struct zq_rows in)
+{
+    zq_linear_run(&s->ops, &s->model->head, in, s->n_logit_rows, NULL, s->logits, s->model->config.vocab);
+}
+
+static void lm_head(struct zq_session *s)
+{
+    const struct zq_model *m = s->model;
+    const struct zq_config *c = &m->config;
+    const bool project = zq_linear_exists(&m->project_out);
+    const bool codes = !project && m->head.spec.a_bits == 8;
+    if (m->final_norm.gamma)
+        zq_norm_run(&s->ops, &m->final_norm, c->arch->rms, (float)c->norm_eps, s->selected.f, c->width, s->n_logit_rows, c->width, s->selected,
+                    (struct zq_forms){.f = true, .q = codes});
+    else if (codes) ready(s, &m->head, s->selected);
+    if (!project) {
+        run_head(s, s->selected);
+        return;
+    }
+    zq_linear_run(&s->ops, &m->project_out, ready(s, &m->project_out, s->selected), s->n_logit_rows, NULL, s->projected, c->embed_width);
+    run_head(s, ready(s, &m->head, (struct zq_rows){s->projected, s->selected.q, s->selected.scale, c->embed_width}));
+}
+
+static void mlm_head(struct zq_session *s)
+{
+    const struct zq_model *m = s->model;
+    const struct zq_config *c = &m->config;
+    const struct zq_rows t = s->transformed;
+    zq_linear_run(&s->ops, &m->mlm_dense, ready(s, &m->mlm_dense, s->selected), s->n_logit_rows, NULL, t.f, c->width);
+    zq_activate_run(&s->ops, c->activation, t.f, NULL, c->width, s->n_logit_rows, c->width, t, (struct zq_forms){.f = true});
+    zq_norm_run(&s->ops, &m->mlm_norm, c->arch->rms, (float)c->norm_eps, t.f, c->width, s->n_logit_rows, c->width, t,
+                (struct zq_forms){.f = true, .q = m->head.spec.a_bits == 8});
+    run_head(s, t);
+}
+
+static void classifier(struct zq_session *s)
+{
+    const struct zq_model *m = s->model;
+    const struct zq_config *c = &m->config;
+    const struct zq_rows t = s->transformed;
+    zq_linear_run(&s->ops, &m->pooler, ready(s, &m->pooler, s->selected), s->n_logit_rows, NULL, t.f, c->width);
+    zq_activate_run(&s->ops, ZQ_ACT_TANH, t.f, NULL, c->width, s->n_logit_rows, c->width, t,
+                    (struct zq_forms){.f = true, .q = m->classifier.spec.a_bits == 8});
+    zq_linear_run(&s->ops, &m->classifier, t, s->n_logit_rows, NULL, s->logits, c->n_labels);
+}
+
+static void keep_last_hidden(struct zq_session *s)
+{
+    const struct zq_model *m = s->model;
+    const struct zq_config *c = &m->config;
+    float *last = s->hidden + c->n_layers * s->max_batch_tokens * c->width;
+    if (m->final_norm.gamma)
+        zq_norm_run(&s->ops, &m->final_norm, c->arch->rms, (float)c->norm_eps, s->x.f, c->width, s->n_tokens, c->width,
+                    (struct zq_rows){.f = last, .ld = c->width}, (struct zq_forms){.f = true});
+    else memcpy(last, s->x.f, s->n_tokens * c->width * sizeof(float));
+}
+
+void zq_heads_forward(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
+{
+    if (s->keep_hidden) keep_last_hidden(s);
+    s->n_logit_rows = 0;
+    if (s->model->config.kind == ZQ_ENCODER) return;
+    select_rows(s, inputs, n_inputs);
+    switch (s->model->config.kind) {
+    case ZQ_DECODER: lm_head(s); break;
+    case ZQ_ENCODER_MLM: mlm_head(s); break;
+    case ZQ_ENCODER_CLASSIFY: classifier(s); break;
+    case ZQ_ENCODER: break;
+    }
+}

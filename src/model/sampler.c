@@ -1,0 +1,61 @@
+/* Choosing the next token: greedy, or from the softmax restricted to the top-k ids and then to the smallest set whose
+ * probability reaches top-p. */
+#include "base/alloc.h"
+#include "base/rng.h"
+#include "base/status.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+struct candidate {
+    int32_t id;
+    float logit;
+    double p;
+};
+
+/* Larger logits first; the smaller id among equals, so that a seed means one text. */
+static int by_logit(const void *a, const void *b)
+{
+    const struct candidate *x = a, *y = b;
+    if (x->logit != y->logit) return x->logit > y->logit ? -1 : 1;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+static int32_t greedy(const float *logits, size_t n)
+{
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        if (logits[i] > logits[best]) best = i;
+    return (int32_t)best;
+}
+
+zq_status zq_sample(zq_sampler *s, const float *logits, size_t n, int32_t *id, zq_error *err)
+{
+    *id = 0;
+    if (!n) return zq_fail(err, ZQ_EINVAL, "there are no logits to sample from");
+    if (!(s->temperature > 0)) {
+        *id = greedy(logits, n);
+        return ZQ_OK;
+    }
+    struct candidate *c = zq_alloc_array(n, sizeof *c);
+    if (!c) return zq_fail(err, ZQ_ENOMEM, "no memory to sample from %zu logits", n);
+    for (size_t i = 0; i < n; i++) c[i] = (struct candidate){.id = (int32_t)i, .logit = isnan(logits[i]) ? -INFINITY : logits[i]};
+    qsort(c, n, sizeof *c, by_logit);
+    size_t kept = s->top_k > 0 && (size_t)s->top_k < n ? (size_t)s->top_k : n;
+    double total = 0;
+    for (size_t i = 0; i < kept; i++) total += c[i].p = exp(((double)c[i].logit - c[0].logit) / s->temperature);
+    if (s->top_p > 0 && s->top_p < 1) {
+        const double enough = s->top_p * total;
+        double sum = 0;
+        size_t i = 0;
+        while (i < kept && sum < enough) sum += c[i++].p;
+        kept = i;
+        total = sum;
+    }
+    double u = (double)zq_rng_float(&s->state) * total;
+    size_t i = 0;
+    while (i + 1 < kept && (u -= c[i].p) >= 0) i++;
+    *id = c[i].id;
+    zq_free(c);
+    return ZQ_OK;
+}

@@ -1,0 +1,266 @@
+/* Sessions: sizing and carving their memory, checking the inputs of a step, and the step itself. */
+#include "model/session.h"
+
+#include "base/alloc.h"
+
+#include <string.h>
+
+/* Carves arrays out of one block. With base NULL it only measures: one code path for size and layout. */
+struct carver {
+    uint8_t *base;
+    size_t used;
+    bool overflow;
+};
+
+static void *carve(struct carver *c, size_t n, size_t item_bytes)
+{
+    size_t n_bytes, end;
+    if (!zq_mul(n, item_bytes, &n_bytes) || !zq_add(n_bytes, 63, &n_bytes) || !zq_add(c->used, n_bytes / 64 * 64, &end)) {
+        c->overflow = true;
+        return NULL;
+    }
+    void *p = c->base ? c->base + c->used : NULL;
+    c->used = end;
+    return p;
+}
+
+static struct zq_rows carve_rows(struct carver *c, size_t n, size_t width, bool codes)
+{
+    struct zq_rows r = {.ld = width};
+    r.f = carve(c, n * width, sizeof(float));
+    if (codes) {
+        r.q = carve(c, n * width, 1);
+        r.scale = carve(c, n, sizeof(float));
+    }
+    return r;
+}
+
+static size_t max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* What any block wants of its inputs: which INT8 buffers must exist. */
+static struct zq_forms all_forms(const struct zq_model *m, size_t offset)
+{
+    struct zq_forms all = {0};
+    for (size_t l = 0; l < m->config.n_layers; l++) {
+        struct zq_forms f;
+        memcpy(&f, (const uint8_t *)&m->blocks[l] + offset, sizeof f);
+        all.f |= f.f;
+        all.q |= f.q;
+    }
+    return all;
+}
+
+static size_t thread_floats(const struct zq_model *m)
+{
+    const struct zq_config *c = &m->config;
+    const struct zq_heads heads = {.n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim};
+    size_t n = zq_attention_thread_floats(&m->kernels, &heads);
+    for (size_t l = 0; l < c->n_layers; l++)
+        for (int r = 0; r < ZQ_N_LINEARS; r++)
+            if (zq_linear_exists(&m->blocks[l].linear[r])) n = max_size(n, zq_linear_thread_floats(&m->blocks[l].linear[r]));
+    const struct zq_linear *const around[] = {&m->project_in, &m->project_out, &m->head, &m->pooler, &m->classifier, &m->mlm_dense};
+    for (size_t i = 0; i < ZQ_LEN(around); i++)
+        if (zq_linear_exists(around[i])) n = max_size(n, zq_linear_thread_floats(around[i]));
+    return (n + 15) / 16 * 16;
+}
+
+static void carve_activations(struct zq_session *s, struct carver *c)
+{
+    const struct zq_model *m = s->model;
+    const struct zq_config *g = &m->config;
+    const size_t T = s->max_batch_tokens, R = s->max_logit_rows, D = g->width;
+    const bool attention_q = all_forms(m, offsetof(struct zq_block, attention_in)).q, ffn_q = all_forms(m, offsetof(struct zq_block, ffn_in)).q;
+    const bool post = g->norm == ZQ_NORM_POST;
+    s->x = carve_rows(c, T, D, post && (attention_q || ffn_q));
+    if (zq_linear_exists(&m->project_in)) s->embedded = carve(c, T * g->embed_width, sizeof(float));
+    if (!post) s->h = carve_rows(c, T, D, attention_q || ffn_q);
+    if (g->norm == ZQ_NORM_PARALLEL && m->blocks[0].norm2.gamma) s->h2 = carve_rows(c, T, D, ffn_q);
+    s->ld_qkv = (g->n_heads + 2 * g->n_kv_heads) * g->head_dim;
+    s->qkv = carve(c, T * s->ld_qkv, sizeof(float));
+    s->attended = carve_rows(c, T, g->n_heads * g->head_dim, all_forms(m, offsetof(struct zq_block, o_in)).q);
+    s->ffn = carve_rows(c, T, g->ffn_width, all_forms(m, offsetof(struct zq_block, down_in)).q);
+    if (g->gated) s->gate = carve(c, T * g->ffn_width, sizeof(float));
+    s->selected = carve_rows(c, R, D, true);
+    s->transformed = carve_rows(c, R, D, true);
+    if (zq_linear_exists(&m->project_out)) s->projected = carve(c, R * g->embed_width, sizeof(float));
+    if (g->kind != ZQ_ENCODER) s->logits = carve(c, R, (g->kind == ZQ_ENCODER_CLASSIFY ? g->n_labels : g->vocab) * sizeof(float));
+    if (s->keep_hidden) s->hidden = carve(c, (g->n_layers + 1) * T * D, sizeof(float));
+    s->codes = carve(c, max_size(D, g->embed_width), 1);
+    s->row = carve(c, D, sizeof(float));
+}
+
+static void carve_state(struct zq_session *s, struct carver *c)
+{
+    const struct zq_config *g = &s->model->config;
+    const size_t floats_per_position = g->n_kv_heads * g->head_dim;
+    const bool causal = g->arch->causal;
+    s->kv_capacity = causal ? (s->max_length + 15) / 16 * 16 : s->max_batch_tokens + 16 * s->n_sequences;
+    if (!zq_mul(s->kv_capacity, floats_per_position, &s->kv_floats)) c->overflow = true;
+    s->kv = carve(c, causal ? s->n_sequences * g->n_layers * 2 : 2, s->kv_floats * sizeof(float));
+    s->cos = carve(c, s->max_length * (g->n_rotated / 2), sizeof(float));
+    s->sin = carve(c, s->max_length * (g->n_rotated / 2), sizeof(float));
+    s->lengths = carve(c, s->n_sequences, sizeof *s->lengths);
+    s->spans = carve(c, s->n_sequences, sizeof *s->spans);
+    s->slots = carve(c, s->n_sequences, sizeof *s->slots);
+    s->tiles = carve(c, s->max_batch_tokens / 16 + 2 * s->n_sequences, sizeof *s->tiles);
+    s->ops.thread_floats = thread_floats(s->model);
+    s->ops.scratch = carve(c, (size_t)zq_team_size(s->ops.team) * s->ops.thread_floats, sizeof(float));
+}
+
+static zq_status resolve(struct zq_session *s, const zq_session_options *o, zq_error *err)
+{
+    enum { MAX_SEQUENCES = 1 << 16, DEFAULT_BATCH = 512 };
+    const struct zq_config *g = &s->model->config;
+    if (o->n_sequences > MAX_SEQUENCES) return zq_fail(err, ZQ_ELIMIT, "%zu sequences, the limit is %d", o->n_sequences, (int)MAX_SEQUENCES);
+    if (o->max_length > g->max_length) return zq_fail(err, ZQ_ELIMIT, "max_length %zu is above the model's limit of %zu", o->max_length, g->max_length);
+    s->n_sequences = o->n_sequences ? o->n_sequences : 1;
+    s->max_length = o->max_length ? o->max_length : g->max_length;
+    s->max_batch_tokens = o->max_batch_tokens ? o->max_batch_tokens : s->max_length < DEFAULT_BATCH ? s->max_length : DEFAULT_BATCH;
+    if (!g->arch->causal) s->max_batch_tokens = max_size(s->max_batch_tokens, s->max_length);
+    if (s->max_batch_tokens > s->n_sequences * s->max_length) s->max_batch_tokens = s->n_sequences * s->max_length;
+    s->max_logit_rows = max_size(o->max_logit_rows, s->n_sequences);
+    s->keep_hidden = o->keep_hidden;
+    s->ops = (struct zq_ops){.kernels = &s->model->kernels, .team = zq_team_create(zq_thread_count(o->n_threads))};
+    return s->ops.team ? ZQ_OK : zq_fail(err, ZQ_ENOMEM, "%s: no memory for threads", s->model->dir);
+}
+
+zq_status zq_session_create(zq_session **out, const zq_model *model, const zq_session_options *options, zq_error *err)
+{
+    static const zq_session_options defaults = {0};
+    *out = NULL;
+    if (!model->ready) return zq_fail(err, ZQ_EINVAL, "%s was opened with header_only: it cannot run", model->dir);
+    zq_session *s = zq_alloc_zero(sizeof *s);
+    if (!s) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for a session", model->dir);
+    s->model = model;
+    zq_status st = resolve(s, options ? options : &defaults, err);
+    struct carver c = {0};
+    if (!st) {
+        carve_activations(s, &c);
+        carve_state(s, &c);
+        s->memory = c.overflow ? NULL : zq_alloc(c.used);
+        if (!s->memory) st = zq_fail(err, ZQ_ENOMEM, "%s: no memory for a session of %zu MiB", model->dir, c.used >> 20);
+    }
+    if (st) {
+        zq_session_close(s);
+        return st;
+    }
+    c = (struct carver){.base = s->memory};
+    carve_activations(s, &c);
+    carve_state(s, &c);
+    memset(s->lengths, 0, s->n_sequences * sizeof *s->lengths);
+    if (model->config.n_rotated) zq_rotary_tables(&model->config, s->max_length, s->cos, s->sin);
+    *out = s;
+    return ZQ_OK;
+}
+
+void zq_session_close(zq_session *s)
+{
+    if (!s) return;
+    zq_team_free(s->ops.team);
+    zq_free(s->memory);
+    zq_free(s);
+}
+
+static zq_status check_ids(const struct zq_config *c, const zq_input *in, size_t index, zq_error *err)
+{
+    for (size_t t = 0; t < in->n; t++) {
+        if (in->ids[t] < 0 || (size_t)in->ids[t] >= c->vocab)
+            return zq_fail(err, ZQ_EINVAL, "input %zu: id %d at %zu is outside the vocabulary of %zu", index, in->ids[t], t, c->vocab);
+        if (in->types && in->types[t] && in->types[t] >= c->n_types)
+            return zq_fail(err, ZQ_EINVAL, "input %zu: token type %d at %zu, the model has %zu", index, in->types[t], t, c->n_types);
+    }
+    return ZQ_OK;
+}
+
+static zq_status check_inputs(struct zq_session *s, const zq_input *inputs, size_t n_inputs, zq_error *err)
+{
+    const struct zq_config *c = &s->model->config;
+    size_t tokens = 0, rows = 0;
+    if (!n_inputs || n_inputs > s->n_sequences) return zq_fail(err, ZQ_EINVAL, "%zu inputs in a step, expected 1 to %zu", n_inputs, s->n_sequences);
+    for (size_t i = 0; i < n_inputs; i++) {
+        const zq_input *in = &inputs[i];
+        if (in->sequence >= s->n_sequences) return zq_fail(err, ZQ_EINVAL, "input %zu: slot %zu, the session has %zu", i, in->sequence, s->n_sequences);
+        for (size_t j = 0; j < i; j++)
+            if (inputs[j].sequence == in->sequence) return zq_fail(err, ZQ_EINVAL, "inputs %zu and %zu name the same slot %zu", j, i, in->sequence);
+        if (!in->n) return zq_fail(err, ZQ_EINVAL, "input %zu is empty", i);
+        const size_t held = c->arch->causal ? s->lengths[in->sequence] : 0;
+        if (in->n > s->max_length - held)
+            return zq_fail(err, ZQ_ELIMIT, "input %zu: %zu tokens after %zu are above the limit of %zu", i, in->n, held, s->max_length);
+        zq_status st = check_ids(c, in, i, err);
+        if (st) return st;
+        tokens += in->n;
+        rows += in->all_logits && c->kind != ZQ_ENCODER_CLASSIFY ? in->n : 1;
+    }
+    if (tokens > s->max_batch_tokens) return zq_fail(err, ZQ_ELIMIT, "%zu tokens in a step, the session was made for %zu", tokens, s->max_batch_tokens);
+    if (rows > s->max_logit_rows && c->kind != ZQ_ENCODER)
+        return zq_fail(err, ZQ_ELIMIT, "%zu rows of logits in a step, the session was made for %zu", rows, s->max_logit_rows);
+    return ZQ_OK;
+}
+
+/* Lays the inputs out as rows of the step, and cuts them into tiles that end at multiples of 16 positions. */
+static void plan_step(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
+{
+    s->n_tokens = s->n_tiles = 0;
+    for (size_t i = 0; i < n_inputs; i++) {
+        const size_t n = inputs[i].n, held = s->model->config.arch->causal ? s->lengths[inputs[i].sequence] : 0;
+        s->slots[i] = inputs[i].sequence;
+        s->spans[i] = (struct zq_span){.row = s->n_tokens, .n_tokens = n, .position = held, .n_keys = held + n};
+        for (size_t t = 0; t < n;) {
+            const size_t room = 16 - (held + t) % 16, end = n - t < room ? n : t + room;
+            s->tiles[s->n_tiles++] = (struct zq_tile){.sequence = i, .begin = t, .end = end};
+            t = end;
+        }
+        s->n_tokens += n;
+    }
+}
+
+zq_status zq_session_step(zq_session *s, const zq_input *inputs, size_t n_inputs, zq_error *err)
+{
+    const struct zq_config *c = &s->model->config;
+    zq_status st = check_inputs(s, inputs, n_inputs, err);
+    if (st) return st;
+    zq_alloc_freeze();
+    plan_step(s, inputs, n_inputs);
+    zq_embed_inputs(s, inputs, n_inputs);
+    for (size_t layer = 0; layer < c->n_layers; layer++) {
+        if (s->keep_hidden)
+            memcpy(s->hidden + layer * s->max_batch_tokens * c->width, s->x.f, s->n_tokens * c->width * sizeof(float));
+        zq_block_forward(s, layer, n_inputs);
+    }
+    zq_heads_forward(s, inputs, n_inputs);
+    for (size_t i = 0; i < n_inputs; i++) s->lengths[s->slots[i]] = s->spans[i].n_keys;
+    zq_alloc_thaw();
+    return ZQ_OK;
+}
+
+const float *zq_session_logits(const zq_session *s, size_t *n_rows)
+{
+    if (n_rows) *n_rows = s->n_logit_rows;
+    return s->n_logit_rows ? s->logits : NULL;
+}
+
+const float *zq_session_hidden(const zq_session *s, size_t layer, size_t *n_tokens)
+{
+    const struct zq_config *c = &s->model->config;
+    if (n_tokens) *n_tokens = s->n_tokens;
+    if (layer > c->n_layers || !s->n_tokens) return NULL;
+    if (s->keep_hidden) return s->hidden + layer * s->max_batch_tokens * c->width;
+    return layer == c->n_layers && !c->arch->causal ? s->x.f : NULL;
+}
+
+size_t zq_session_length(const zq_session *s, size_t sequence)
+{
+    return sequence < s->n_sequences ? s->lengths[sequence] : 0;
+}
+
+zq_status zq_session_rewind(zq_session *s, size_t sequence, size_t length, zq_error *err)
+{
+    if (sequence >= s->n_sequences) return zq_fail(err, ZQ_EINVAL, "slot %zu, the session has %zu", sequence, s->n_sequences);
+    if (length > s->lengths[sequence])
+        return zq_fail(err, ZQ_EINVAL, "slot %zu holds %zu tokens, it cannot be rewound to %zu", sequence, s->lengths[sequence], length);
+    s->lengths[sequence] = length;
+    return ZQ_OK;
+}

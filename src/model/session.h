@@ -1,0 +1,54 @@
+/* The mutable state of running a model. One block of memory, carved once: activations for a step, caches for every slot. */
+#ifndef ZQ_MODEL_SESSION_H
+#define ZQ_MODEL_SESSION_H
+
+#include "model/model.h"
+
+struct zq_session {
+    const struct zq_model *model;
+    size_t n_sequences, max_length, max_batch_tokens, max_logit_rows; /* resolved options */
+    bool keep_hidden;
+    struct zq_ops ops;
+    void *memory; /* all arrays below; T = max_batch_tokens, R = max_logit_rows, D = width */
+
+    struct zq_rows x;        /* residual stream [T, D]; INT8 too where blocks begin without a norm */
+    float *embedded;         /* [T, embed_width], only with project_in */
+    struct zq_rows h, h2;    /* outputs of the first and second norm [T, D] */
+    float *qkv;              /* [T, ld_qkv] */
+    size_t ld_qkv;
+    struct zq_rows attended; /* [T, n_heads * head_dim] */
+    struct zq_rows ffn;      /* [T, ffn_width] */
+    float *gate;             /* [T, ffn_width], only in gated families */
+    struct zq_rows selected, transformed; /* [R, D]: what heads read */
+    float *projected;        /* [R, embed_width], only with project_out */
+    float *logits;           /* [R, n_outputs] */
+    float *hidden;           /* [n_layers + 1, T, D] with keep_hidden */
+    int8_t *codes;           /* [max(width, embed_width)] scratch of one embedding row */
+    float *row;              /* [width] */
+    float *kv;               /* decoders: [n_sequences, n_layers, 2, kv_floats]; encoders: [2, kv_floats] */
+    size_t kv_capacity;      /* positions of one cache; encoders: of all sequences of a step */
+    size_t kv_floats;
+    float *cos, *sin;        /* [max_length, n_rotated / 2] */
+    size_t *lengths;         /* [n_sequences] tokens held */
+    struct zq_span *spans;   /* [n_sequences] of the step in work */
+    size_t *slots;           /* [n_sequences] slot of each input of the step */
+    struct zq_tile *tiles;
+    size_t n_tiles;
+
+    size_t n_tokens, n_logit_rows; /* of the latest step */
+};
+
+/* Runs block `layer` on session->x, n_tokens rows; spans and tiles are those of the step. */
+void zq_block_forward(struct zq_session *s, size_t layer, size_t n_inputs);
+
+/* x = embeddings of all tokens of the step, normed where the family does so. */
+void zq_embed_inputs(struct zq_session *s, const zq_input *inputs, size_t n_inputs);
+
+/* Final norm and the head of the model: fills hidden[n_layers] if kept, and the logits. */
+void zq_heads_forward(struct zq_session *s, const zq_input *inputs, size_t n_inputs);
+
+/* cos and sin tables [n_positions, n_rotated / 2] of a configuration. The same bits on every machine: own reduction and
+ * polynomials in double, rounded to float once. */
+void zq_rotary_tables(const struct zq_config *c, size_t n_positions, float *cos, float *sin);
+
+#endif

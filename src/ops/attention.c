@@ -1,0 +1,72 @@
+/* Attention over tiles of tokens. With enough tiles a thread takes whole tiles: it computes all heads of its tokens and turns
+ * them into INT8 while they are in its cache. With few (decoding) the heads are dealt out instead, and the rows, a few
+ * thousand values, are quantized after them; the bits are the same. */
+#include "ops/ops.h"
+
+struct attention_work {
+    const struct zq_ops *ops;
+    const struct zq_attention *a;
+    struct zq_rows out;
+    struct zq_forms forms;
+    size_t n_head_groups;
+};
+
+size_t zq_attention_thread_floats(const struct zq_kernels *kernels, const struct zq_heads *heads)
+{
+    return kernels->attend_scratch(heads);
+}
+
+static void keep_range(void *work, size_t begin, size_t end, int thread)
+{
+    (void)thread;
+    const struct attention_work *w = work;
+    const struct zq_attention *a = w->a;
+    for (size_t i = begin; i < end; i++) {
+        const struct zq_tile *t = &a->tiles[i];
+        const struct zq_span *s = &a->spans[t->sequence];
+        const struct zq_keep args = {
+            .qkv = a->qkv + s->row * a->ld_qkv, .ld = a->ld_qkv, .n_tokens = s->n_tokens, .position = s->position,
+            .heads = a->heads, .rotary = a->rotary, .kv = s->kv,
+        };
+        w->ops->kernels->keep(&args, t->begin, t->end);
+    }
+}
+
+static void quantize_tokens(const struct attention_work *w, size_t row, size_t n)
+{
+    const struct zq_activate args = {
+        .x = w->out.f, .ld_x = w->out.ld, .n = w->a->heads.n_heads * w->a->heads.head_dim, .act = ZQ_ACT_NONE,
+        .out = {.q = w->out.q, .scale = w->out.scale, .ld_q = w->out.ld},
+    };
+    w->ops->kernels->activate(&args, row, row + n);
+}
+
+static void attend_range(void *work, size_t begin, size_t end, int thread)
+{
+    const struct attention_work *w = work;
+    const struct zq_attention *a = w->a;
+    const size_t groups = w->n_head_groups;
+    for (size_t i = begin; i < end; i++) {
+        const struct zq_tile *t = &a->tiles[i / groups];
+        const struct zq_span *s = &a->spans[t->sequence];
+        const size_t h = i % groups, n_heads = a->heads.n_heads;
+        const struct zq_attend args = {
+            .qkv = a->qkv + s->row * a->ld_qkv, .ld = a->ld_qkv, .n_tokens = s->n_tokens, .position = s->position, .n_keys = s->n_keys,
+            .window = a->window, .causal = a->causal, .scale = a->scale, .heads = a->heads, .kv = s->kv,
+            .out = w->out.f + s->row * w->out.ld, .ld_out = w->out.ld,
+            .scratch = w->ops->scratch + (size_t)thread * w->ops->thread_floats,
+        };
+        w->ops->kernels->attend(&args, t->begin, t->end, n_heads * h / groups, n_heads * (h + 1) / groups);
+        if (groups == 1 && w->forms.q) quantize_tokens(w, s->row + t->begin, t->end - t->begin);
+    }
+}
+
+void zq_attention_run(const struct zq_ops *ops, const struct zq_attention *a, struct zq_rows out, struct zq_forms forms)
+{
+    const int n_threads = zq_team_size(ops->team);
+    const bool few = a->n_tiles < 4 * (size_t)n_threads && n_threads > 1;
+    struct attention_work work = {ops, a, out, forms, few ? a->heads.n_kv_heads : 1};
+    zq_team_run(ops->team, a->n_tiles, 1, keep_range, &work);
+    zq_team_run(ops->team, a->n_tiles * work.n_head_groups, 1, attend_range, &work);
+    if (few && forms.q) quantize_tokens(&work, 0, a->n_tokens);
+}

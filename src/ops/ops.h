@@ -1,0 +1,89 @@
+/* The waist: what model code calls. An operator checks nothing about outside data (the binder did), splits its work over
+ * outputs, and hands ranges to the kernels. All memory comes from the caller. */
+#ifndef ZQ_OPS_OPS_H
+#define ZQ_OPS_OPS_H
+
+#include "base/threads.h"
+#include "kernels/kernels.h"
+
+struct zq_ops {
+    const struct zq_kernels *kernels;
+    struct zq_team *team;
+    float *scratch;         /* [team size][thread_floats], aligned to 64 */
+    size_t thread_floats;   /* >= zq_ops_thread_floats() of every operator used */
+};
+
+/* Rows of activations in the forms the next operator may want: float, INT8 with one scale per row, or both. */
+struct zq_rows {
+    float *f;     /* [n, ld] or NULL */
+    int8_t *q;    /* [n, ld] or NULL */
+    float *scale; /* [n], with q */
+    size_t ld;
+};
+
+/* Which forms are wanted. */
+struct zq_forms {
+    bool f, q;
+};
+
+/* A linear map as it runs: y = x W^T + bias. */
+struct zq_linear {
+    struct zq_spec spec;
+    struct zq_matrix w;          /* w.packed is NULL if the product goes through BLAS */
+    const struct zq_gemm *gemm;  /* NULL: BLAS */
+    const uint8_t *stored;       /* BLAS: values of w.dtype, [n_rows, n_cols] or transposed, in the mapped file */
+    bool transposed;
+    float *bias;                 /* [n_rows] or NULL */
+};
+static inline bool zq_linear_exists(const struct zq_linear *l) { return l->w.n_rows != 0; }
+
+/* out [n, ld_out] = x W^T + bias (+ residual, which may be out). Takes the form of x that the map's spec asks for. */
+void zq_linear_run(const struct zq_ops *ops, const struct zq_linear *l, struct zq_rows x, size_t n, const float *residual, float *out, size_t ld_out);
+/* Scratch floats per thread that a BLAS map needs; 0 for packed ones. */
+size_t zq_linear_thread_floats(const struct zq_linear *l);
+
+struct zq_norm_weights {
+    float *gamma, *beta; /* [n]; beta may be NULL */
+};
+/* out's wanted forms = norm of x [n_rows, ld_x], rows of n. */
+void zq_norm_run(const struct zq_ops *ops, const struct zq_norm_weights *w, bool rms, float eps, const float *x, size_t ld_x, size_t n_rows, size_t n,
+                 struct zq_rows out, struct zq_forms forms);
+
+/* out's wanted forms = act(x) (* times if not NULL), rows of n; x and times have row stride ld. */
+void zq_activate_run(const struct zq_ops *ops, enum zq_activation act, const float *x, const float *times, size_t ld, size_t n_rows, size_t n,
+                     struct zq_rows out, struct zq_forms forms);
+
+/* A run of tokens of one sequence within one block of 16 positions: the unit in which attention is dealt to threads. */
+struct zq_tile {
+    size_t sequence;    /* index into the step's inputs */
+    size_t begin, end;  /* tokens of that input */
+};
+
+/* One input of a step, as attention sees it. */
+struct zq_span {
+    size_t row;         /* of its first token in the step's activations */
+    size_t n_tokens;
+    size_t position;    /* of its first token */
+    size_t n_keys;      /* after this step */
+    struct zq_kv kv;    /* of the layer in work */
+};
+
+struct zq_attention {
+    float *qkv;               /* [n_tokens, ld_qkv] */
+    size_t ld_qkv;
+    struct zq_heads heads;
+    struct zq_rotary rotary;
+    size_t window;
+    bool causal;
+    float scale;
+    const struct zq_span *spans;
+    const struct zq_tile *tiles; /* [n_tiles] */
+    size_t n_tiles;
+    size_t n_tokens;
+};
+/* Appends keys and values to the caches, then out's wanted forms = attention over them, all heads of a token in a row
+ * (one INT8 scale across all heads). out.f is always used as the place of the float result. */
+void zq_attention_run(const struct zq_ops *ops, const struct zq_attention *a, struct zq_rows out, struct zq_forms forms);
+size_t zq_attention_thread_floats(const struct zq_kernels *kernels, const struct zq_heads *heads);
+
+#endif

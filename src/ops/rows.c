@@ -1,0 +1,51 @@
+/* Row operators: each row is one output unit, so any cut into threads gives the same bits. */
+#include "ops/ops.h"
+
+static struct zq_rows_out wanted(struct zq_rows r, struct zq_forms forms)
+{
+    return (struct zq_rows_out){.f = forms.f ? r.f : NULL, .q = forms.q ? r.q : NULL, .scale = r.scale, .ld_f = r.ld, .ld_q = r.ld};
+}
+
+struct norm_work {
+    const struct zq_kernels *kernels;
+    struct zq_norm args;
+};
+
+static void norm_range(void *work, size_t begin, size_t end, int thread)
+{
+    (void)thread;
+    const struct norm_work *w = work;
+    w->kernels->norm(&w->args, begin, end);
+}
+
+void zq_norm_run(const struct zq_ops *ops, const struct zq_norm_weights *w, bool rms, float eps, const float *x, size_t ld_x, size_t n_rows, size_t n,
+                 struct zq_rows out, struct zq_forms forms)
+{
+    struct norm_work work = {
+        ops->kernels,
+        {.x = x, .ld_x = ld_x, .n = n, .gamma = w->gamma, .beta = w->beta, .eps = eps, .rms = rms, .out = wanted(out, forms)},
+    };
+    zq_team_run(ops->team, n_rows, 8, norm_range, &work);
+}
+
+struct activate_work {
+    const struct zq_kernels *kernels;
+    struct zq_activate args;
+};
+
+static void activate_range(void *work, size_t begin, size_t end, int thread)
+{
+    (void)thread;
+    const struct activate_work *w = work;
+    w->kernels->activate(&w->args, begin, end);
+}
+
+void zq_activate_run(const struct zq_ops *ops, enum zq_activation act, const float *x, const float *times, size_t ld, size_t n_rows, size_t n,
+                     struct zq_rows out, struct zq_forms forms)
+{
+    struct activate_work work = {
+        ops->kernels,
+        {.x = x, .times = times, .ld_x = ld, .ld_times = ld, .n = n, .act = act, .out = wanted(out, forms)},
+    };
+    zq_team_run(ops->team, n_rows, 4, activate_range, &work);
+}

@@ -1,0 +1,78 @@
+# zq generate: the reference continuation, streaming, limits, sampling.
+. tests/cli/check.sh
+
+# strings of golden.json have \n and \" escapes only
+golden() { sed -n "s/^  \"$1\": \"\(.*\)\",\{0,1\}\$/\1/p" $model/golden.json; }
+prompt=$(golden prompt)
+printf '%b\n' "$(golden text)" > "$tmp/golden_text"
+n=$(sed -n '/"new_ids"/,/\]/p' $model/golden.json | grep -c '^ *[0-9]')
+
+run "$zq" generate $model -p "$prompt" -n "$n"
+expect_same "greedy text is the reference's" "$tmp/golden_text" "$tmp/out"
+expect_line "speeds are told" err '^prompt: 8 tokens, [0-9.]* tokens/s; new: 48 tokens'
+run "$zq" generate $model -p "$prompt" -n "$n" --quiet
+expect "--quiet says nothing" [ ! -s "$tmp/err" ]
+run "$zq" generate $model -p "$prompt" -n "$n" --json
+expect_line "JSON has the same text" out "\"text\": \"$(golden text | sed 's/\\/\\\\/g')\""
+expect "JSON counts" [ "$(field prompt_tokens) $(field new_tokens) $(field stop)" = "8 48 count" ]
+printf '%s' "$prompt" > "$tmp/prompt"
+input=$tmp/prompt
+run "$zq" generate $model -n "$n"
+expect_same "prompt from standard input" "$tmp/golden_text" "$tmp/out"
+input=/dev/null
+
+run "$zq" generate $model -p "$prompt" -n 0
+expect_output "no new tokens" ""
+run "$zq" generate $model -p ''
+expect_error "empty prompt" 2 "the prompt is empty"
+head -c 6000 $model/heldout.txt > "$tmp/long"
+input=$tmp/long
+run "$zq" generate $model
+expect_error "prompt above the limit" 9 "the limit of the model is 512"
+input=/dev/null
+
+# "night" is one token with its space: 512 of them fill the model, one more is predicted, and no more
+run "$zq" generate $model -p "$(printf ' night%.0s' $(seq 512))" -n 5 --json
+expect "stops at the limit" [ "$(field prompt_tokens) $(field new_tokens) $(field stop)" = "512 1 length" ]
+run "$zq" generate $model -p "$(printf ' night%.0s' $(seq 510))" -n 5 --json
+expect "fills the limit" [ "$(field prompt_tokens) $(field new_tokens) $(field stop)" = "510 3 length" ]
+run "$zq" generate $model -p "$(printf ' night%.0s' $(seq 510))" -n 5
+expect_line "and says so" err "stopped at the model's limit of 512 tokens"
+
+sample() { run "$zq" generate $model -p "$prompt" -n 30 --quiet "$@"; cp "$tmp/out" "$tmp/sample.$#$seed"; }
+seed=a; sample --temperature 1 --seed 7; cp "$tmp/out" "$tmp/first"
+seed=b; sample --temperature 1 --seed 7
+expect_same "a seed repeats its text" "$tmp/first" "$tmp/out"
+seed=c; sample --temperature 1 --seed 8
+expect "another seed gives another text" [ "$rc" = 0 -a "$(cat "$tmp/first")" != "$(cat "$tmp/out")" ]
+run "$zq" generate $model -p "$prompt" -n "$n" --temperature 1 --top-k 1
+expect_same "top-k 1 is greedy" "$tmp/golden_text" "$tmp/out"
+run "$zq" generate $model -p "$prompt" -n "$n" --top-k 5
+expect_line "top-k without temperature is remarked" err '^note: .*--temperature'
+
+# every token is a lone byte of a character at temperatures like this; what is streamed must still be the decoded text
+run "$zq" generate $model -p "$prompt" -n 60 --temperature 50 --seed 3 --quiet
+cp "$tmp/out" "$tmp/streamed"
+run "$zq" generate $model -p "$prompt" -n 60 --temperature 50 --seed 3 --quiet --json
+sed 's/.*"ids": \[\([0-9, ]*\)\].*/\1/' "$tmp/out" > "$tmp/ids"
+input=$tmp/ids
+run "$zq" tokenize $model --decode
+expect_same "streamed bytes are the decoded ids" "$tmp/out" "$tmp/streamed"
+input=/dev/null
+run "$zq" generate $model -p "$(printf 'caf\351')" -n 2 --json
+expect "JSON is UTF-8 whatever the prompt" iconv -f utf-8 -t utf-8 "$tmp/out"
+
+run "$zq" quantize $model -o "$tmp/w8a8" --quiet
+for threads in 1 2 7; do
+    run "$zq" generate "$tmp/w8a8" -p "$prompt" -n 40 --quiet --threads $threads
+    [ $threads = 1 ] && cp "$tmp/out" "$tmp/one_thread"
+    expect_same "quantized text with $threads threads" "$tmp/one_thread" "$tmp/out"
+done
+
+if [ -d "$shared/models/bert" ]; then
+    run "$zq" generate "$shared/models/bert" -p x
+    expect_error "an encoder cannot generate" 5 "encoder"
+else
+    skip "an encoder cannot generate" "no shared data"
+fi
+finish

@@ -1,0 +1,58 @@
+# Memory of zq quantize: bounded by the largest layer, not by the model, mapped file pages included. The large acceptance run
+# (12 GB, about two minutes and 16 GB of disk) is the same command on a larger shape:
+#   build/make-checkpoint gpt-j-6b /tmp/gptj6b --dtype bf16
+#   /usr/bin/time -v build/zq quantize /tmp/gptj6b -o /tmp/gptj6b-w8a8 --memory 2G       # Maximum resident set size < 2097152 kB
+. tests/cli/check.sh
+
+make_checkpoint=${ZQ_BUILD:-build}/make-checkpoint
+[ -x /usr/bin/time ] || { echo "skipped: no /usr/bin/time (package time)"; exit 77; }
+if grep -q __asan_init "$zq"; then
+    echo "skipped: a sanitized program has shadow memory"
+    exit 77
+fi
+if [ "$(df --output=avail -k "$tmp" | tail -n 1)" -lt 2500000 ]; then
+    echo "skipped: $tmp has no room for 2.5 GB"
+    exit 77
+fi
+
+# measured COMMAND...: as run, and the largest resident memory in kB in $resident
+measured() {
+    run /usr/bin/time -o "$tmp/time" -f '%M' "$@"
+    resident=$(tail -n 1 "$tmp/time")
+}
+# expect_resident NAME KB
+expect_resident() {
+    if [ "$rc" = 0 ] && [ "$resident" -le "$2" ]; then ok "$1: $resident kB of at most $2"; else not_ok "$1" "$resident kB of at most $2"; fi
+}
+at_least() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a != "" && a >= b) }'; }
+
+# check_model NAME SHAPE...: a model of 1 GB, whose largest matrix has 82 MB, quantized under 256 MiB
+bound_kb=262144
+check_model() {
+    local name=$1
+    shift
+    rm -rf "$tmp/model" "$tmp/out"
+    run "$make_checkpoint" "$@" --dtype bf16 --shard-size 400M
+    expect_code "$name: a model" 0
+    for scheme in w8a8 w4a16; do
+        measured "$zq" quantize "$tmp/model" -o "$tmp/out" --scheme $scheme --memory 256M --force --quiet
+        expect_resident "$name: $scheme within --memory" $bound_kb
+    done
+    run "$zq" inspect "$tmp/out" --quiet
+    expect_code "$name: the result opens" 0
+}
+check_model Linear gptj "$tmp/model" --layers 8 --width 2048 --heads 16 --ffn 8192 --vocab 20000
+check_model Conv1D gpt2 "$tmp/model" --layers 9 --width 2048 --heads 16 --ffn 8192 --vocab 20000
+
+run "$zq" quantize "$tmp/model" -o "$tmp/small" --memory 1M --quiet
+expect_error "a bound that is too small" 6 "memory"
+expect "leaves nothing" [ ! -e "$tmp/small" ]
+
+# 41 GB that are not there: a plan reads headers only
+run "$make_checkpoint" gpt-neox-20b "$tmp/neox" --sparse
+measured "$zq" quantize "$tmp/neox" -o "$tmp/neox-out" --scheme w4/8a8 --embeddings int8 --dry-run --json --quiet
+expect_resident "GPT-NeoX-20B: a plan" 65536
+expect "GPT-NeoX-20B, W4/8A8 with INT8 embeddings is at least 2.8x smaller" at_least "$(field file_ratio)" 2.8
+expect "GPT-NeoX-20B, its blocks at least 2.9x" at_least "$(field block_ratio)" 2.9
+
+finish

@@ -1,0 +1,180 @@
+/* zqcheck: checks every kernel of every level that this machine has against plain C, and times it.
+ *
+ *     zqcheck [--list] [--bench] [--seed N] [filter]
+ *
+ * filter: part of a slot's or level's name. A crash inside a check counts as a failure of that kernel, and the run goes on. A slot
+ * of the table that no check covers fails the run, so nobody can forget one. */
+#include "check.h"
+
+#include "base/threads.h"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define SLOT(name, first, last)                                                                                       \
+    {                                                                                                                 \
+        #name, offsetof(struct zq_kernels, first), offsetof(struct zq_kernels, last) + sizeof(((struct zq_kernels *)0)->last), \
+            check_##name, bench_##name                                                                                \
+    }
+
+static const struct slot {
+    const char *name;
+    size_t begin, end; /* its bytes in the table */
+    void (*check)(struct check *c);
+    void (*bench)(struct bench *b);
+} slots[] = {
+    SLOT(norm, norm, norm),
+    SLOT(activate, activate, activate),
+    SLOT(gemm_w8_a8, w8_a8, w8_a8),
+    SLOT(gemm_w4_a8, w4_a8, w4_a8),
+    SLOT(gemm_w8_a16, w8_a16, w8_a16),
+    SLOT(gemm_w4_a16, w4_a16, w4_a16),
+    SLOT(gemm_f32_a16, f32_a16, f32_a16),
+    SLOT(keep, keep, keep),
+    SLOT(attend, attend_scratch, attend),
+    SLOT(to_float, to_float, to_float),
+};
+
+static const unsigned level_bits[] = {
+    ZQ_LEVEL_C, ZQ_LEVEL_AVX2, ZQ_LEVEL_AVXVNNI, ZQ_LEVEL_AVX512VNNI, ZQ_LEVEL_AMX, ZQ_LEVEL_DOTPROD, ZQ_LEVEL_I8MM,
+};
+
+/* Walks the table word by word: all but `levels` must belong to a slot with a check, and none may be NULL. */
+static bool all_slots_have_checks(const struct zq_kernels *k)
+{
+    bool ok = true;
+    for (size_t at = sizeof(void *); at < sizeof *k; at += sizeof(void *)) {
+        bool covered = false;
+        for (size_t i = 0; i < ZQ_LEN(slots); i++) covered |= at >= slots[i].begin && at < slots[i].end;
+        const void *word;
+        memcpy(&word, (const char *)k + at, sizeof word);
+        if (covered && word) continue;
+        printf("FAIL: byte %zu of struct zq_kernels %s\n", at, covered ? "is empty" : "has no check");
+        ok = false;
+    }
+    return ok;
+}
+
+/* ---- crashes ---- */
+
+static sigjmp_buf after_crash;
+static volatile sig_atomic_t crash_signal;
+
+static void on_crash(int number)
+{
+    crash_signal = number;
+    siglongjmp(after_crash, 1);
+}
+
+static void catch_crashes(void)
+{
+    static char stack[64 * 1024];
+    const stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};
+    struct sigaction action = {.sa_handler = on_crash, .sa_flags = SA_ONSTACK};
+    sigemptyset(&action.sa_mask);
+    sigaltstack(&alternate, NULL);
+    static const int numbers[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
+    for (size_t i = 0; i < ZQ_LEN(numbers); i++) sigaction(numbers[i], &action, NULL);
+}
+
+static void run_guarded(const struct slot *slot, struct check *c)
+{
+    if (sigsetjmp(after_crash, 1)) {
+        check_fail(c, "crashed with signal %d (buffers %s an unreadable page)", (int)crash_signal, c->at_end ? "end at" : "begin at");
+        return;
+    }
+    slot->check(c);
+    check_begin(c); /* the last case's surroundings */
+}
+
+/* ---- the run ---- */
+
+struct options {
+    bool list, bench;
+    uint64_t seed;
+    const char *filter;
+};
+
+static bool is_wanted(const struct options *o, const struct slot *slot, const char *level)
+{
+    return !o->filter || strstr(slot->name, o->filter) || strstr(level, o->filter);
+}
+
+static bool is_new(const struct slot *slot, const struct zq_kernels *k, const struct zq_kernels *lower)
+{
+    return memcmp((const char *)k + slot->begin, (const char *)lower + slot->begin, slot->end - slot->begin) != 0;
+}
+
+static bool check_slot(const struct slot *slot, const struct zq_kernels *k, const struct zq_kernels *plain, const char *level, uint64_t seed)
+{
+    bool ok = true;
+    for (int at_end = 1; at_end >= 0 && ok; at_end--) {
+        struct check c = {.k = k, .c = plain, .is_c = k == plain, .level = level, .slot = slot->name, .rng = seed, .at_end = at_end};
+        run_guarded(slot, &c);
+        ok = !c.failed;
+    }
+    return ok;
+}
+
+static int parse(struct options *o, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--list")) o->list = true;
+        else if (!strcmp(argv[i], "--bench")) o->bench = true;
+        else if (!strcmp(argv[i], "--seed") && i + 1 < argc) o->seed = strtoull(argv[++i], NULL, 0);
+        else if (argv[i][0] != '-' && !o->filter) o->filter = argv[i];
+        else return -1;
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {.seed = (uint64_t)time(NULL)};
+    if (parse(&o, argc, argv)) {
+        fprintf(stderr, "usage: zqcheck [--list] [--bench] [--seed N] [filter]\n");
+        return 2;
+    }
+    unsigned here;
+    zq_error err;
+    if (zq_levels_detect(&here, &err)) {
+        fprintf(stderr, "zqcheck: %s\n", err.message);
+        return 2;
+    }
+    catch_crashes();
+
+    static struct zq_kernels tables[ZQ_LEN(level_bits)];
+    size_t n_tables = 0, n_checked = 0, n_failed = 0;
+    unsigned levels = 0;
+    for (size_t l = 0; l < ZQ_LEN(level_bits); l++) {
+        if (level_bits[l] & ~here) continue;
+        levels |= level_bits[l];
+        struct zq_kernels *k = &tables[n_tables++];
+        zq_kernels_init(k, levels);
+        const char *level = zq_levels_name(levels);
+        if (n_tables == 1 && !all_slots_have_checks(k)) n_failed++;
+        struct bench bench = {.k = k, .level = level, .n_threads = zq_available_cores(), .is_c = n_tables == 1};
+        if (o.bench) bench.limits = bench_limits(level_bits[l], bench.n_threads);
+        for (size_t i = 0; i < ZQ_LEN(slots); i++) {
+            if (n_tables > 1 && !is_new(&slots[i], k, k - 1)) continue;
+            /* C is timed in any case: ratios refer to it */
+            const bool wanted = is_wanted(&o, &slots[i], level);
+            if (o.list) {
+                if (wanted) printf("%s %s\n", slots[i].name, level);
+                continue;
+            }
+            if (wanted) {
+                n_checked++;
+                n_failed += !check_slot(&slots[i], k, &tables[0], level, o.seed);
+            }
+            if (o.bench && (wanted || n_tables == 1)) slots[i].bench(&bench);
+        }
+    }
+    if (!o.list) printf("%zu kernels checked, %zu failed, seed %llu\n", n_checked, n_failed, (unsigned long long)o.seed);
+    return n_failed ? 1 : 0;
+}

@@ -1,0 +1,35 @@
+#!/bin/sh
+# Installs what building needs, with --tests also what the tests need, on Debian 12 and 13 and Ubuntu 24.04.
+# When everything is there it returns at once, without asking for root or the network.
+set -eu
+
+packages="gcc libc6-dev cmake ninja-build pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libssl-dev libopenblas-openmp-dev"
+test_packages="g++ libcmocka-dev xz-utils time"
+
+case "${1-}" in
+    "") ;;
+    --tests) packages="$packages $test_packages" ;;
+    *) echo "usage: $0 [--tests]" >&2; exit 2 ;;
+esac
+
+missing=
+for package in $packages; do
+    case "$(dpkg-query -W -f='${Status}' "$package" 2>/dev/null || true)" in
+        *" ok installed") ;;
+        *) missing="$missing $package" ;;
+    esac
+done
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" = 0 ]; then
+    sudo=
+elif command -v sudo >/dev/null; then
+    sudo=sudo
+else
+    echo "$0: root or sudo is needed to install:$missing" >&2
+    exit 1
+fi
+echo "installing:$missing"
+$sudo apt-get update -q
+# shellcheck disable=SC2086 # a list of words
+$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing
