@@ -34,7 +34,7 @@ row() {
 
 paragraph() {
     printf '\n%s\n  %s' "$1" "$prompt"
-    build/zq generate "$2" -p "$prompt" -n 90 --temperature 0.7 --top-k 40 --seed 5 --quiet | tr '\n' ' ' | fold -s -w 110 | sed '2,$s/^/  /'
+    build/zq generate "$2" -p "$prompt" -n 90 --temperature 0.7 --top-k 40 --seed 5 --quiet | tr -s '\n ' ' ' | fold -s -w 110 | sed '2,$s/^/  /'
     echo
 }
 

@@ -39,7 +39,7 @@ for part in transformers tokenizers embeddings; do
     echo "== $part"
     code=0
     "$python" "tests/ecosystem_$part.py" "$zq" "$shared" 2> "$work/$part.err" | tee "$work/$part.out" || code=$?
-    if grep -q "^Traceback" "$work/$part.err" || { [ "$code" -ne 0 ] && ! grep -q "^FAIL" "$work/$part.out"; }; then
+    if grep -q "^Traceback" "$work/$part.err" || ! grep -q "^PASS\|^FAIL" "$work/$part.out" || { [ "$code" -ne 0 ] && ! grep -q "^FAIL" "$work/$part.out"; }; then
         tail -n 20 "$work/$part.err" >&2
         echo "FAIL tests/ecosystem_$part.py stopped with exit code $code" | tee -a "$work/$part.out"
     fi

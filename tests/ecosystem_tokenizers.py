@@ -177,7 +177,8 @@ def main():
             hf = from_old_files(folder, "Qwen2Tokenizer" if "qwen2" in name else "GPT2Tokenizer", {}, work + "/copies")
         before = report.failed
         check(report, a.zq, name, folder, hf, random.Random(a.seed), a.texts)
-        print(f"{name}: {'equal' if report.failed == before else str(report.failed - before) + ' differences'}", flush=True)
+        differences = report.failed - before
+        print(f"FAIL {name}: {differences} differences" if differences else f"PASS {name}: equal", flush=True)
     shutil.rmtree(work)
     print(f"{report.checked} comparisons, {report.failed} differences")
     return 1 if report.failed or not report.checked else 0

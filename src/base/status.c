@@ -25,6 +25,17 @@ const char *zq_status_text(zq_status status)
     return "unknown status";
 }
 
+/* Names from files may hold anything: the sentence stays on one line, and one that was cut ends with a whole character. */
+static void tidy(zq_error *err)
+{
+    for (char *s = err->message; *s; s++)
+        if ((unsigned char)*s < 0x20 || *s == 0x7f) *s = ' ';
+    size_t n = strlen(err->message);
+    if (n < sizeof err->message - 1 || !(err->message[n - 1] & 0x80)) return;
+    while (n && (err->message[n - 1] & 0xc0) == 0x80) n--;
+    err->message[n ? n - 1 : 0] = '\0';
+}
+
 zq_status zq_fail(zq_error *err, zq_status status, const char *format, ...)
 {
     if (!err) return status;
@@ -33,6 +44,7 @@ zq_status zq_fail(zq_error *err, zq_status status, const char *format, ...)
     va_start(ap, format);
     vsnprintf(err->message, sizeof err->message, format, ap);
     va_end(ap);
+    tidy(err);
     return status;
 }
 
@@ -48,5 +60,6 @@ zq_status zq_fail_errno(zq_error *err, const char *format, ...)
     va_end(ap);
     const size_t used = strlen(err->message);
     snprintf(err->message + used, sizeof err->message - used, ": %s", strerror(e));
+    tidy(err);
     return status;
 }

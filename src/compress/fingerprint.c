@@ -46,9 +46,8 @@ static bool add_weights(EVP_MD_CTX *hash, const char *name, const struct zq_safe
     bool ok = add_text(hash, name) && add_text(hash, size) && add(hash, map->bytes, n_header);
     const size_t n_pages = (map->n_bytes - n_header) / PAGE, step = n_pages > SAMPLES ? n_pages / SAMPLES : 1;
     for (size_t p = 0; p < n_pages && ok; p += step) {
-        const uint8_t *page = map->bytes + n_header + p * PAGE;
-        ok = add(hash, page, PAGE);
-        zq_map_drop(map, page, PAGE);
+        ok = add(hash, map->bytes + n_header + p * PAGE, PAGE);
+        zq_map_drop(map, map->bytes, map->n_bytes); /* with the neighbours of the page, which the system has mapped too */
     }
     const size_t rest = (map->n_bytes - n_header) % PAGE;
     return ok && add(hash, map->bytes + map->n_bytes - rest, rest);

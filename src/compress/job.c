@@ -219,7 +219,7 @@ static zq_status make_report(struct job *job, json_t **json, uint64_t memory_byt
     *json = NULL;
     job->report = zq_report_make(&job->plan, job->relative_errors);
     if (job->report) *json = zq_report_json(job->report, &job->plan, job->identity);
-    json_t *shown = *json ? json_copy(*json) : NULL;
+    json_t *shown = *json ? zq_json_copy(*json) : NULL;
     if (shown) {
         zq_quantize_totals *t = zq_report_totals(job->report);
         t->memory_bytes = memory_bytes;

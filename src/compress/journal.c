@@ -97,7 +97,7 @@ json_t *zq_json_error(double relative_error)
 
 static json_t *make_record(const json_t *identity, const struct zq_plan *plan, size_t n_shards, const double *relative_errors)
 {
-    json_t *record = json_copy((json_t *)(uintptr_t)identity), *errors = json_array();
+    json_t *record = zq_json_copy(identity), *errors = json_array();
     size_t n_items = 0;
     for (size_t s = 0; s < n_shards; s++) n_items += plan->shards[s].n;
     bool ok = record && errors;

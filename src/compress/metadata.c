@@ -17,6 +17,17 @@ static zq_status write_text(const char *dir, const char *name, const char *text,
     return st;
 }
 
+json_t *zq_json_copy(const json_t *object)
+{
+    json_t *copy = json_object(), *value;
+    const char *key;
+    bool ok = copy != NULL;
+    json_object_foreach((json_t *)(uintptr_t)object, key, value) ok = ok && !json_object_set(copy, key, value);
+    if (ok) return copy;
+    json_decref(copy);
+    return NULL;
+}
+
 zq_status zq_json_write(const char *dir, const char *name, const json_t *value, zq_error *err)
 {
     char *text, *line = NULL;
@@ -70,7 +81,7 @@ static zq_status write_appended(const char *dir, const struct zq_plan *plan, con
 /* The source has the key already, as null. */
 static zq_status write_replaced(const char *dir, const struct zq_plan *plan, zq_error *err)
 {
-    json_t *config = json_copy(plan->ckpt->config);
+    json_t *config = zq_json_copy(plan->ckpt->config);
     zq_status st = ZQ_OK;
     if (!config || json_object_set(config, "quantization_config", plan->quantization_config))
         st = zq_fail(err, ZQ_ENOMEM, "%s: no memory for config.json", dir);

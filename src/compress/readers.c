@@ -1,5 +1,5 @@
-/* What the user should know about other people's readers of the result: transformers (compressed-tensors) and vLLM as of
- * autumn 2026. Only what deviates from "loads and computes as named" is said. */
+/* What the user should know about other people's readers of the result: transformers 5.23 with compressed-tensors 0.20, as
+ * tests/ecosystem.sh finds it, and vLLM as of autumn 2026, by its source. Only what deviates from "loads and computes as named" is said. */
 #include "compress/plan.h"
 
 #include "compress/choose.h"
@@ -11,7 +11,7 @@ struct census {
     size_t n_w4a8, n_w8a8_groups, n_f32_scales_packed, n_odd_groups;
     size_t odd_group;       /* a K-group that vLLM's kernels do not have */
     bool w4a8_other_than_128;
-    size_t n_embeddings, n_heads;
+    size_t n_embeddings, n_packed_embeddings, n_heads;
     const struct zq_module *outside; /* a linear map outside the blocks that is no head */
     bool mixed;                      /* not all blocks' maps have the same spec */
 };
@@ -38,6 +38,7 @@ static struct census take_census(const struct zq_plan *plan)
             c.odd_group = s.k_group;
         }
         c.n_embeddings += item->module->part == ZQ_PART_TOKENS;
+        c.n_packed_embeddings += item->module->part == ZQ_PART_TOKENS && item->storage == ZQ_STORED_PACKED;
         c.n_heads += item->module->part == ZQ_PART_HEAD;
         if (item->module->part == ZQ_PART_OTHER) c.outside = item->module;
     }
@@ -78,22 +79,33 @@ static zq_status remark_fusion(struct zq_plan *plan, zq_error *err)
     return st;
 }
 
+static zq_status remark_conv1d(struct zq_plan *plan, const struct census *c, zq_error *err)
+{
+    const char *family = plan->config.arch->model_type;
+    zq_status st = zq_remark(&plan->remarks, err, "transformers must not load a compressed %s: its Conv1D maps are no nn.Linear, so that 8-bit ones fail "
+                             "and 4-bit ones silently get random weights.", family);
+    if (st) return st;
+    if (c->n_embeddings) return zq_remark(&plan->remarks, err, "Only this program reads a %s with a quantized embedding; vLLM expects it in float.", family);
+    return zq_remark(&plan->remarks, err, "This program reads it, and by its source vLLM does.");
+}
+
+static zq_status remark_embeddings(struct zq_plan *plan, const struct census *c, zq_error *err)
+{
+    if (c->n_packed_embeddings)
+        return zq_remark(&plan->remarks, err, "Only this program reads a 4-bit embedding; transformers loads 8-bit ones (--embeddings int8).");
+    return zq_remark(&plan->remarks, err, "transformers and this program read quantized embeddings and heads; vLLM does so for a few model families at most.");
+}
+
 static zq_status remark_family(struct zq_plan *plan, const struct census *c, zq_error *err)
 {
-    struct zq_remarks *r = &plan->remarks;
+    const struct zq_arch *arch = plan->config.arch;
     zq_status st = ZQ_OK;
-    if (plan->config.arch->conv1d && c->n_embeddings)
-        st = zq_remark(r, err, "Only this program reads a %s with quantized embeddings: vLLM expects them as floats, and transformers loads no compressed %s.",
-                       plan->config.arch->model_type, plan->config.arch->model_type);
-    else if (plan->config.arch->conv1d)
-        st = zq_remark(r, err, "This program and vLLM (by its source) read a compressed %s; transformers does not, because its Conv1D maps are no nn.Linear.",
-                       plan->config.arch->model_type);
-    else if (c->n_embeddings || c->n_heads)
-        st = zq_remark(r, err, "transformers and this program read quantized embeddings and heads; vLLM does so for a few model families only.");
+    if (arch->conv1d) st = remark_conv1d(plan, c, err);
+    else if (c->n_embeddings || c->n_heads) st = remark_embeddings(plan, c, err);
     if (!st && c->outside)
-        st = zq_remark(r, err, "vLLM has no quantized form of %.200s, which lies outside the blocks.", c->outside->name);
-    if (!st && c->mixed && !strcmp(plan->config.arch->model_type, "bert"))
-        st = zq_remark(r, err, "Some releases of vLLM do not find modules of BERT by name, which mixed schemes need.");
+        st = zq_remark(&plan->remarks, err, "vLLM has no quantized form of %.200s, which lies outside the blocks.", c->outside->name);
+    if (!st && c->mixed && !strcmp(arch->model_type, "bert"))
+        st = zq_remark(&plan->remarks, err, "Some releases of vLLM do not find modules of BERT by name, which mixed schemes need.");
     return st;
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "compress/journal.h"
+#include "compress/metadata.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -78,7 +79,7 @@ static json_t *entry_json(const zq_plan_entry *e)
 
 json_t *zq_report_json(const zq_quantize_report *r, const struct zq_plan *plan, const json_t *identity)
 {
-    json_t *json = json_copy((json_t *)(uintptr_t)identity), *tensors = json_array(), *remarks = json_array();
+    json_t *json = zq_json_copy(identity), *tensors = json_array(), *remarks = json_array();
     bool ok = json && tensors && remarks;
     for (size_t i = 0; i < r->n_remarks && ok; i++) ok = !json_array_append_new(remarks, json_string(r->remarks[i]));
     for (size_t i = 0; i < r->totals.n_entries && ok; i++) ok = !json_array_append_new(tensors, entry_json(&r->entries[i]));

@@ -24,11 +24,9 @@ ZQ_INLINE void chain(vec *acc, size_t n_tokens, size_t n_vecs, const float *cons
 {
     const uint8_t *at = w;
     const float *row[CHAIN_TOKENS];
-    vec sum[CHAIN_MAX], right[4];
+    vec right[4];
     ZQ_UNROLL
     for (size_t t = 0; t < n_tokens; t++) row[t] = x[t];
-    ZQ_UNROLL
-    for (size_t i = 0; i < n_tokens * n_vecs; i++) sum[i] = acc[i];
     for (size_t k = 0; k < n; k++, at += k_bytes) {
         ZQ_UNROLL
         for (size_t v = 0; v < n_vecs; v++) right[v] = load(at + v * v_bytes, lanes);
@@ -36,11 +34,11 @@ ZQ_INLINE void chain(vec *acc, size_t n_tokens, size_t n_vecs, const float *cons
         for (size_t t = 0; t < n_tokens; t++) {
             const vec left = v_set(row[t][k]);
             ZQ_UNROLL
-            for (size_t v = 0; v < n_vecs; v++) sum[t * n_vecs + v] = v_fma(left, right[v], sum[t * n_vecs + v]);
+            for (size_t v = 0; v < n_vecs; v++) acc[t * n_vecs + v] = v_fma(left, right[v], acc[t * n_vecs + v]);
         }
     }
     ZQ_UNROLL
-    for (size_t i = 0; i < n_tokens * n_vecs; i++) acc[i] = sum[i];
+    for (size_t i = 0; i < n_tokens * n_vecs; i++) v_settle(&acc[i]);
 }
 
 #endif

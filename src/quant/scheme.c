@@ -86,7 +86,10 @@ struct zq_layout zq_recipe_layout(struct zq_recipe recipe, size_t n_rows, size_t
         return layout;
     }
     switch (recipe.group.kind) {
-    case ZQ_BY_DEFAULT: layout.spec.k_group = default_k_group(recipe.bits.w, n_cols); break;
+    case ZQ_BY_DEFAULT:
+        layout.spec.k_group = default_k_group(recipe.bits.w, n_cols);
+        layout.fell_back = recipe.bits.w == 4 && !layout.spec.k_group;
+        break;
     case ZQ_BY_CHANNEL: break;
     case ZQ_BY_ROWS: layout.row_groups = recipe.group.n < n_rows ? recipe.group.n : 0; break;
     case ZQ_BY_K:

@@ -36,9 +36,9 @@ struct zq_recipe {
 /* What a recipe comes to for one matrix. */
 struct zq_layout {
     struct zq_spec spec;
-    size_t row_groups;       /* groups of rows that share a scale; 0: none, each row has its own */
+    size_t row_groups;         /* groups of rows that share a scale; 0: none, each row has its own */
     enum zq_dtype scale_dtype; /* in which scales are rounded before coding, and stored */
-    bool fell_back;          /* a K-group that was asked for does not divide the row */
+    bool fell_back;            /* no K-group that was wanted divides the row */
 };
 
 /* NULL text is "w8a8". ZQ_EINVAL lists the names. */

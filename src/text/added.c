@@ -183,7 +183,8 @@ static size_t skip_spaces(struct zq_span text, struct zq_added_scan *scan, size_
 }
 
 /* The next token that counts: its place with the spaces it takes along. A single_word token inside a word is passed over with
- * all its text; spaces that a token has taken stay in the search. */
+ * all its text. Spaces that one token has taken stay in the search, as in the reference library: there a token is found once
+ * more, unless it takes spaces on its left, for then nothing is left of it. */
 static const struct zq_added_token *search(const struct zq_added *a, const struct zq_trie *trie, struct zq_span text, struct zq_added_scan *scan,
                                            size_t *begin, size_t *end)
 {
@@ -192,9 +193,10 @@ static const struct zq_added_token *search(const struct zq_added *a, const struc
         const struct zq_added_token *t = zq_added_by_id(a, a->tokens[index].id);
         scan->searched = at + length;
         if (t->single_word && (word_before(text, at) || word_after(text, at + length))) continue;
-        *begin = t->lstrip && at > scan->done ? skip_spaces_back(text, at, scan->done) : at;
+        *begin = !t->lstrip ? at : at > scan->done ? skip_spaces_back(text, at, scan->done) : scan->done;
         *end = t->rstrip ? skip_spaces(text, scan, at + length) : at + length;
-        return t;
+        if (*end > *begin) return t;
+        scan->done = *end;
     }
     return NULL;
 }
@@ -202,8 +204,8 @@ static const struct zq_added_token *search(const struct zq_added *a, const struc
 bool zq_added_next(const struct zq_added *a, const struct zq_trie *trie, struct zq_span text, struct zq_added_scan *scan, size_t *begin, size_t *end,
                    const struct zq_added_token **token)
 {
-    *begin = scan->done;
     *token = scan->waiting;
+    *begin = scan->done;
     if (scan->waiting) {
         *end = scan->done = scan->waiting_end;
         scan->waiting = NULL;
@@ -211,7 +213,8 @@ bool zq_added_next(const struct zq_added *a, const struct zq_trie *trie, struct 
     }
     size_t from = text.n;
     const struct zq_added_token *t = search(a, trie, text, scan, &from, end);
-    if (t && from <= scan->done) { /* from < done: inside spaces that the token before has taken */
+    *begin = scan->done;
+    if (t && from <= scan->done) {
         *begin = from;
         *token = t;
         scan->done = *end;

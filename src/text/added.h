@@ -40,8 +40,8 @@ const struct zq_added_token *zq_added_by_id(const struct zq_added *a, int32_t id
 
 /* A text as gaps and tokens, from left to right. Zero-initialise. */
 struct zq_added_scan {
-    size_t done;                 /* what has been handed out */
-    size_t searched;             /* where the next search begins */
+    size_t done;     /* what has been handed out */
+    size_t searched; /* where the next search begins */
     size_t spaces_begin, spaces_end; /* a run of spaces that is known already */
     const struct zq_added_token *waiting; /* found behind the gap that was handed out last */
     size_t waiting_end;

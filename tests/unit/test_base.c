@@ -162,6 +162,26 @@ static void failures_carry_one_sentence(void **state)
     assert_int_equal(strlen(err.message), sizeof err.message - 1);
 }
 
+static void failures_stay_on_one_line(void **state)
+{
+    (void)state;
+    zq_error err = {0};
+    zq_fail(&err, ZQ_EFORMAT, "tensor \"%s\"", "a\nb\r\t\x1b[2Jc\x7f \xc3\xa9");
+    assert_string_equal(err.message, "tensor \"a b   [2Jc  \xc3\xa9\"");
+    errno = EIO;
+    zq_fail_errno(&err, "cannot open %s", "x\ny");
+    assert_ptr_equal(strstr(err.message, "cannot open x y: "), err.message);
+    char text[800]; /* a cut never splits a character, wherever it falls */
+    for (size_t shift = 0; shift < 4; shift++) {
+        memset(text, 'x', shift);
+        for (size_t i = shift; i + 4 < sizeof text; i += 4) memcpy(text + i, "\xf0\x9f\x99\x82", 5);
+        zq_fail(&err, ZQ_EFORMAT, "%s", text);
+        const size_t n = strlen(err.message);
+        assert_true(n >= sizeof err.message - 5 && (n - shift) % 4 == 0);
+        assert_memory_equal(err.message, text, n);
+    }
+}
+
 static void system_errors_are_sorted(void **state)
 {
     (void)state;
@@ -455,6 +475,7 @@ struct tally {
     atomic_int seen[MAX_ITEMS];
     size_t n, grain;
     int n_threads;
+    bool slow; /* the caller's parts are done long before the others' */
     atomic_int wrong;
 };
 
@@ -462,6 +483,7 @@ static void count_range(void *work, size_t begin, size_t end, int thread)
 {
     struct tally *t = work;
     if (begin >= end || end > t->n || begin % t->grain || (end % t->grain && end != t->n) || thread < 0 || thread >= t->n_threads) t->wrong++;
+    if (t->slow && thread) usleep(1000);
     for (size_t i = begin; i < end && i < MAX_ITEMS; i++) t->seen[i]++;
 }
 
@@ -486,6 +508,51 @@ static void every_item_is_handled_once(void **state)
     }
 }
 
+/* Runs follow each other at once (spinning members) and after a pause (sleeping ones). */
+static void a_team_serves_many_runs(void **state)
+{
+    (void)state;
+    uint64_t seed = 3;
+    for (int size = 1; size <= 5; size += 2) {
+        struct zq_team *team = zq_team_create(size);
+        assert_non_null(team);
+        static struct tally t;
+        memset(&t, 0, sizeof t);
+        t.n_threads = zq_team_size(team);
+        assert_true(t.n_threads >= 1 && t.n_threads <= size);
+        int want[MAX_ITEMS] = {0};
+        for (int run = 0; run < 300; run++) {
+            t.n = zq_rng_next(&seed) % (MAX_ITEMS + 1);
+            t.grain = 1 + zq_rng_next(&seed) % 40;
+            t.slow = run % 10 == 0;
+            zq_team_run(team, t.n, t.grain, count_range, &t);
+            for (size_t i = 0; i < t.n; i++) want[i]++;
+            for (size_t i = 0; i < MAX_ITEMS; i++) assert_int_equal(t.seen[i], want[i]); /* all done when run returns */
+            if (run % 100 == 99) usleep(2000);
+        }
+        assert_int_equal(t.wrong, 0);
+        zq_team_free(team);
+    }
+    zq_team_free(NULL);
+}
+
+static void work_is_done_without_memory_for_threads(void **state)
+{
+    (void)state;
+    static struct tally t;
+    memset(&t, 0, sizeof t);
+    t.n = 100;
+    t.grain = 3;
+    t.n_threads = 4;
+    zq_alloc_fail_at(1, true);
+    struct zq_team *team = zq_team_create(4);
+    zq_parallel(4, t.n, t.grain, count_range, &t);
+    zq_alloc_fail_at(0, false);
+    assert_null(team);
+    assert_int_equal(t.wrong, 0);
+    for (size_t i = 0; i < MAX_ITEMS; i++) assert_int_equal(t.seen[i], i < t.n);
+}
+
 static void thread_counts_are_sane(void **state)
 {
     (void)state;
@@ -508,6 +575,7 @@ int main(void)
         cmocka_unit_test(a_frozen_thread_may_not_allocate),
 #endif
         cmocka_unit_test(failures_carry_one_sentence),
+        cmocka_unit_test(failures_stay_on_one_line),
         cmocka_unit_test(system_errors_are_sorted),
         cmocka_unit_test(every_status_has_a_text),
         cmocka_unit_test(bad_json_names_the_place),
@@ -522,6 +590,8 @@ int main(void)
         cmocka_unit_test(patterns_survive_failing_allocations),
         cmocka_unit_test(the_generator_is_splitmix64),
         cmocka_unit_test(every_item_is_handled_once),
+        cmocka_unit_test(a_team_serves_many_runs),
+        cmocka_unit_test(work_is_done_without_memory_for_threads),
         cmocka_unit_test(thread_counts_are_sane),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);

@@ -313,6 +313,8 @@ static void layouts_by_shape(void **state)
     assert_int_equal(l.scale_dtype, ZQ_BF16);
     assert_int_equal(layout_of("w4a16", 8, 96, ZQ_F16).spec.k_group, 32);
     assert_int_equal(layout_of("w4a16", 8, 100, ZQ_F16).spec.k_group, 0);
+    assert_true(layout_of("w4a16", 8, 100, ZQ_F16).fell_back);
+    assert_false(layout_of("w8a16", 8, 100, ZQ_F16).fell_back);
     assert_int_equal(layout_of("w8a8", 8, 192, ZQ_F16).spec.k_group, 0);
     assert_int_equal(layout_of("w8a8", 8, 192, ZQ_F16).scale_dtype, ZQ_F32);
     assert_int_equal(layout_of("w8a16", 8, 192, ZQ_F16).scale_dtype, ZQ_F32);

@@ -225,6 +225,32 @@ static void a_written_file_is_the_documented_bytes(void **state)
     zq_free(text);
 }
 
+/* For a name of every length: the header ends at the next multiple of 8, and not one later. */
+static void headers_are_padded_to_eight_bytes(void **state)
+{
+    (void)state;
+    char name[9] = "";
+    for (size_t i = 0; i < 8; i++) {
+        name[i] = 'n';
+        const struct zq_tensor t = described(name, ZQ_U8, 1, 1, 0);
+        const char *path = scratch_path("padded.safetensors");
+        struct zq_safetensors_writer w;
+        assert_int_equal(zq_safetensors_begin(&w, path, &t, 1, NULL), ZQ_OK);
+        assert_int_equal(zq_safetensors_put(&w, "!", 1, NULL), ZQ_OK);
+        assert_int_equal(zq_safetensors_end(&w, NULL), ZQ_OK);
+        char *text;
+        size_t n;
+        assert_int_equal(zq_file_read(&text, &n, path, 1000, NULL), ZQ_OK);
+        assert_int_equal((uint8_t)text[0], n - 9);
+        assert_int_equal((n - 9) % 8, 0);
+        const char *end = strstr(text + 8, "}}");
+        assert_true(end && text + n - 1 - (end + 2) < 8);
+        for (const char *p = end + 2; p < text + n - 1; p++) assert_int_equal(*p, ' ');
+        assert_int_equal(text[n - 1], '!');
+        zq_free(text);
+    }
+}
+
 static const struct zq_tensor *some_tensors(size_t *n)
 {
     static struct zq_tensor tensors[40];
@@ -349,6 +375,29 @@ static void a_full_disk_leaves_nothing(void **state)
     assert_true(n > 1);
 }
 
+/* A header that does not fit the write buffer fails in begin, which then cleans up by itself. */
+static void a_disk_full_at_the_header_leaves_nothing(void **state)
+{
+    (void)state;
+    enum { N = 20000 };
+    mkdir(scratch_path("header"), 0777);
+    struct zq_tensor *tensors = calloc(N, sizeof *tensors);
+    char (*names)[60] = calloc(N, sizeof *names);
+    for (size_t i = 0; i < N; i++) {
+        snprintf(names[i], sizeof names[i], "transformer.h.%zu.attn.c_attn.weight", i);
+        tensors[i] = described(names[i], ZQ_U8, 1, 0, 0);
+    }
+    struct zq_safetensors_writer w;
+    zq_error err = {0};
+    zq_fault_write_at(1, ENOSPC);
+    assert_int_equal(zq_safetensors_begin(&w, scratch_path("header/f"), tensors, N, &err), ZQ_ENOSPC);
+    zq_fault_write_at(0, 0);
+    assert_int_equal(scratch_count(scratch_path("header")), 0);
+    assert_null(w.out.buffer);
+    free(tensors);
+    free(names);
+}
+
 static zq_status open_once(void *path, zq_error *err)
 {
     struct zq_safetensors f;
@@ -425,10 +474,12 @@ int main(void)
         cmocka_unit_test(a_missing_file_is_named),
         cmocka_unit_test(a_large_header_is_read),
         cmocka_unit_test(a_written_file_is_the_documented_bytes),
+        cmocka_unit_test(headers_are_padded_to_eight_bytes),
         cmocka_unit_test(what_is_written_is_read_back),
         cmocka_unit_test(wrong_descriptions_are_refused),
         cmocka_unit_test(the_announced_bytes_must_come),
         cmocka_unit_test(a_full_disk_leaves_nothing),
+        cmocka_unit_test(a_disk_full_at_the_header_leaves_nothing),
         cmocka_unit_test(failing_allocations_are_survived),
         cmocka_unit_test(a_cut_file_is_an_error),
         cmocka_unit_test(real_files_are_read),

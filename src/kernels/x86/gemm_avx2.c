@@ -8,7 +8,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-enum { LANES = 8, VECS = 2, T_WIDE = 4, T_HALF = 4, OFFSET_W8 = 0 };
+enum { LANES = 8, VECS = 2, T_WIDE = 4, T_MID = 3, OFFSET_W8 = 0 };
 
 typedef __m256i ints;
 typedef __m256 floats;
@@ -40,9 +40,6 @@ enum { AHEAD_BYTES = 2048, STEPS_IN_16_BITS = 8 };
 ZQ_INLINE void dot_steps_w8(ints *acc, size_t n_tokens, const int8_t *const *q, const uint8_t *w, size_t n_steps)
 {
     const ints ones = _mm256_set1_epi16(1);
-    ints sum[T_WIDE * VECS];
-    ZQ_UNROLL
-    for (size_t i = 0; i < n_tokens * VECS; i++) sum[i] = acc[i];
     for (size_t s = 0; s < n_steps; s++, w += 64) {
         const ints w0 = _mm256_loadu_si256((const ints *)w), w1 = _mm256_loadu_si256((const ints *)w + 1);
         const ints abs0 = _mm256_abs_epi8(w0), abs1 = _mm256_abs_epi8(w1);
@@ -52,12 +49,12 @@ ZQ_INLINE void dot_steps_w8(ints *acc, size_t n_tokens, const int8_t *const *q, 
             const ints left = load_q(q[t] + 4 * s);
             const ints p0 = _mm256_maddubs_epi16(abs0, _mm256_sign_epi8(left, w0));
             const ints p1 = _mm256_maddubs_epi16(abs1, _mm256_sign_epi8(left, w1));
-            sum[2 * t] = _mm256_add_epi32(sum[2 * t], _mm256_madd_epi16(p0, ones));
-            sum[2 * t + 1] = _mm256_add_epi32(sum[2 * t + 1], _mm256_madd_epi16(p1, ones));
+            acc[2 * t] = _mm256_add_epi32(acc[2 * t], _mm256_madd_epi16(p0, ones));
+            acc[2 * t + 1] = _mm256_add_epi32(acc[2 * t + 1], _mm256_madd_epi16(p1, ones));
         }
     }
     ZQ_UNROLL
-    for (size_t i = 0; i < n_tokens * VECS; i++) acc[i] = sum[i];
+    for (size_t i = 0; i < n_tokens * VECS; i++) __asm__("" : "+x"(acc[i])); /* see gemm_avx512vnni.c */
 }
 
 ZQ_INLINE void dot_steps_w4(ints *acc, size_t n_tokens, const int8_t *const *q, const uint8_t *w, size_t n_steps)

@@ -1,14 +1,15 @@
 /* Integer products with vpdpbusd: 4 products per 32-bit lane, unsigned times signed, added without saturation. Weights are the
  * unsigned side (code + 128, nibbles code + 8), so activations are broadcast from where they lie.
  *
- * Register plan: 12 tokens x 2 vectors of 16 rows = 24 accumulators, 2 registers of weights, 1 of activations. A step of 4
- * columns loads 128 bytes of weights and 48 of activations for 24 vpdpbusd. */
+ * Register plan: 6 tokens x 4 vectors of 16 rows = 24 accumulators, 4 registers of weights, 1 of activations. A step of 4
+ * columns loads 256 bytes of weights and 24 of activations for 24 vpdpbusd. More tokens and fewer rows would load less, but rows
+ * of activations 4096 bytes apart share one set of the first-level cache, which has 8 ways. */
 #include "kernels/level.h"
 
 #include <immintrin.h>
 #include <string.h>
 
-enum { LANES = 16, VECS = 2, T_WIDE = 12, T_HALF = 8, OFFSET_W8 = 128 };
+enum { LANES = 16, VECS = 4, T_WIDE = 6, T_MID = 4, OFFSET_W8 = 128 };
 
 typedef __m512i ints;
 typedef __m512 floats;
@@ -30,15 +31,19 @@ ZQ_INLINE ints load_q(const int8_t *q)
     return _mm512_set1_epi32(four);
 }
 
-ZQ_INLINE void load_w(ints w[2], const uint8_t *p, int bits)
+ZQ_INLINE void load_w(ints w[VECS], const uint8_t *p, int bits)
 {
-    w[0] = _mm512_loadu_si512(p);
     if (bits == 8) {
-        w[1] = _mm512_loadu_si512(p + 64);
-    } else {
-        const ints mask = _mm512_set1_epi8(15);
-        w[1] = _mm512_and_si512(_mm512_srli_epi16(w[0], 4), mask);
-        w[0] = _mm512_and_si512(w[0], mask);
+        ZQ_UNROLL
+        for (size_t v = 0; v < VECS; v++) w[v] = _mm512_loadu_si512(p + 64 * v);
+        return;
+    }
+    const ints mask = _mm512_set1_epi8(15);
+    ZQ_UNROLL
+    for (size_t v = 0; v < VECS / 2; v++) {
+        const ints both = _mm512_loadu_si512(p + 64 * v);
+        w[v] = _mm512_and_si512(both, mask);
+        w[VECS / 2 + v] = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
     }
 }
 
@@ -47,23 +52,21 @@ enum { AHEAD_BYTES = 2048 };
 
 ZQ_INLINE void dot_steps(ints *acc, size_t n_tokens, const int8_t *const *q, const uint8_t *w, size_t n_steps, int bits)
 {
-    const size_t n_bytes = bits == 8 ? 128 : 64;
-    ints right[VECS];
-    for (size_t s = 0; s < n_steps; s++) {
-        if (n_tokens <= 4) {
-            _mm_prefetch((const char *)w + AHEAD_BYTES, _MM_HINT_T0);
-            if (bits == 8) _mm_prefetch((const char *)w + AHEAD_BYTES + 64, _MM_HINT_T0);
-        }
+    const size_t n_bytes = 64 * VECS * (size_t)bits / 8;
+    for (size_t s = 0; s < n_steps; s++, w += n_bytes) {
+        ints right[VECS];
+        for (size_t i = 0; i < n_bytes && n_tokens < T_WIDE; i += 64) _mm_prefetch((const char *)w + AHEAD_BYTES + i, _MM_HINT_T0);
         load_w(right, w, bits);
-        w += n_bytes;
         ZQ_UNROLL
         for (size_t t = 0; t < n_tokens; t++) {
             const ints left = load_q(q[t] + 4 * s);
-            acc[2 * t] = _mm512_dpbusd_epi32(acc[2 * t], right[0], left);
-            acc[2 * t + 1] = _mm512_dpbusd_epi32(acc[2 * t + 1], right[1], left);
-            __asm__("" : "+v"(acc[2 * t]), "+v"(acc[2 * t + 1]));
+            ZQ_UNROLL
+            for (size_t v = 0; v < VECS; v++) acc[t * VECS + v] = _mm512_dpbusd_epi32(acc[t * VECS + v], right[v], left);
         }
     }
+    /* used here, right after the loop: gcc 12 else keeps a second copy of each in memory, written in every step */
+    ZQ_UNROLL
+    for (size_t i = 0; i < n_tokens * VECS; i++) __asm__("" : "+v"(acc[i]));
 }
 
 #include "kernels/gemm.inc"

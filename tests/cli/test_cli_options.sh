@@ -11,7 +11,7 @@ run "$zq"
 expect_error "no command" 2 "a command is missing"
 run "$zq" --help
 expect_line "help" out '^Usage: zq '
-sed -n 's/^  *\([0-9][0-9]*\)  \(.*\)/\1 \2/p' "$tmp/out" > "$tmp/help_codes"
+sed -n 's/^  *\([0-9][0-9]*\)  \(.*\)/\1 \2/p' "$stdout" > "$tmp/help_codes"
 sed -n '/^.SH EXIT STATUS/,/^.PP/p' docs/zq.1 | awk '/^\.TP/ { getline code; getline text; print code, text }' > "$tmp/man_codes"
 sed -n 's/^ *X(ZQ_[A-Z]*, \([0-9]*\), "\(.*\)").*/\1 \2/p' include/zeroquant.h > "$tmp/header_codes"
 expect_same "exit codes of --help are the header's" "$tmp/header_codes" "$tmp/help_codes"
@@ -21,9 +21,9 @@ sed 's/\\-/-/g' docs/zq.1 > "$tmp/man"
 for command in $commands; do
     run "$zq" "$command" --help
     expect_line "$command --help has an example" out '^  .*zq '"$command"
-    cp "$tmp/out" "$tmp/help"
+    cp "$stdout" "$tmp/help"
     run "$zq" help "$command"
-    expect_same "help $command" "$tmp/help" "$tmp/out"
+    expect_same "help $command" "$tmp/help" "$stdout"
     missing=
     for option in $(sed -n 's/^  .\{4\}--\([a-z0-9-]*\).*/\1/p' "$tmp/help"); do
         sed -n "/^.SH OPTIONS/,/^.SH QUANTIZE/p; /^.SH $(echo "$command" | tr a-z A-Z)\$/,/^.SH/p" "$tmp/man" | grep -q -- "--$option" || missing="$missing --$option"
@@ -71,11 +71,11 @@ done
 printf 'Hello' > "$tmp/hello"
 input=$tmp/hello
 run "$zq" tokenize --json $model
-cp "$tmp/out" "$tmp/expected_json"
+cp "$stdout" "$tmp/expected_json"
 run "$zq" tokenize $model --threads=2 --json
-expect_same "--option=value" "$tmp/expected_json" "$tmp/out"
+expect_same "--option=value" "$tmp/expected_json" "$stdout"
 run "$zq" tokenize --threads 2 --json -- $model
-expect_same "-- ends the options" "$tmp/expected_json" "$tmp/out"
+expect_same "-- ends the options" "$tmp/expected_json" "$stdout"
 run "$zq" tokenize -- --json
 expect_code "-- makes a name of an option" 3
 
@@ -94,20 +94,20 @@ run "$zq" inspect "$tmp/missing"
 expect_code "no tensors" 3
 
 if [ -w /dev/full ]; then
-    "$zq" inspect $model > /dev/full 2> "$tmp/err"
-    rc=$? ; : > "$tmp/out"
+    "$zq" inspect $model > /dev/full 2> "$stderr"
+    rc=$? ; : > "$stdout"
     expect_error "full disk" 7 "standard output"
 else
     skip "full disk" "no /dev/full"
 fi
-"$zq" inspect $model >&- 2> "$tmp/err"
+"$zq" inspect $model >&- 2> "$stderr"
 rc=$?
 expect_error "closed standard output" 3 "standard output"
-"$zq" tokenize $model <&- > "$tmp/out" 2> "$tmp/err"
+"$zq" tokenize $model <&- > "$stdout" 2> "$stderr"
 rc=$?
 expect_error "closed standard input" 3 "standard input"
-yes 'some words' | tr '\n' '\0' | "$zq" tokenize --nul $model 2> "$tmp/err" | head -n 2 > "$tmp/out"
+yes 'some words' | tr '\n' '\0' | "$zq" tokenize --nul $model 2> "$stderr" | head -n 2 > "$stdout"
 rc=${PIPESTATUS[2]}
 expect "a reader that leaves ends us by SIGPIPE" [ "$rc" = 141 ]
-expect "without a word" [ ! -s "$tmp/err" ]
+expect "without a word" [ ! -s "$stderr" ]
 finish

@@ -14,13 +14,13 @@ done
 library=$(dirname "$(find "$prefix" -name libzq.so)")
 export PKG_CONFIG_PATH=$library/pkgconfig
 run pkg-config --define-variable=prefix="$prefix" --cflags --libs zeroquant
-flags=$(cat "$tmp/out")
+flags=$(cat "$stdout")
 # shellcheck disable=SC2086 # a list of options
 run cc -Wall -Werror examples/generate.c $flags -o "$tmp/generate"
 expect_code "the example builds with pkg-config" 0
 prompt="It was a dark night, and the"
 run "$zq" generate $model -p "$prompt" -n 64 --quiet
-cp "$tmp/out" "$tmp/by_zq"
+cp "$stdout" "$tmp/by_zq"
 run env LD_LIBRARY_PATH="$library" "$tmp/generate" $model "$prompt"
-expect_same "and writes the same text" "$tmp/by_zq" "$tmp/out"
+expect_same "and writes the same text" "$tmp/by_zq" "$stdout"
 finish

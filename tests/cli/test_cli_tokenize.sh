@@ -24,7 +24,7 @@ expect_output "texts separated by NUL" "40 446 79 12 928 1
 printf '日本語 🙂 x²' > "$input"
 run "$zq" tokenize $model
 expect_output "other scripts" "163 246 99 163 251 106 165 104 253 221 173 254 248 225 221 88 127 111"
-cp "$tmp/out" "$input"
+cp "$stdout" "$input"
 run "$zq" tokenize $model --decode
 expect_output "decoded" "日本語 🙂 x²"
 : > "$input"
@@ -37,7 +37,7 @@ expect_output "spaces and commas" "Hello,
  world!"
 run "$zq" tokenize $model --decode --nul
 printf 'Hello,\0 world!\0' > "$tmp/expected"
-expect_same "decoded texts ended by NUL" "$tmp/expected" "$tmp/out"
+expect_same "decoded texts ended by NUL" "$tmp/expected" "$stdout"
 run "$zq" tokenize $model --decode --json
 expect_output "decoded as JSON" '"Hello,"
 " world!"'
@@ -59,9 +59,9 @@ expect_code "invalid UTF-8 is no error" 0
 printf 'some words' > "$input"
 if [ -d "$shared/models/bert" ]; then
     run "$zq" tokenize "$shared/models/bert"
-    with=$(wc -w < "$tmp/out")
+    with=$(wc -w < "$stdout")
     run "$zq" tokenize "$shared/models/bert" --no-special
-    expect "[CLS] and [SEP] are optional" [ "$with" = $(($(wc -w < "$tmp/out") + 2)) ]
+    expect "[CLS] and [SEP] are optional" [ "$with" = $(($(wc -w < "$stdout") + 2)) ]
 else
     skip "special tokens are optional" "no shared data"
 fi

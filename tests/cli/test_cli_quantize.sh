@@ -11,7 +11,7 @@ expect_line "the plan as JSON" out '^\{'
 
 run "$zq" quantize $model -o "$out"
 expect_line "quantize" err '^Written: '
-expect "prints no data" [ ! -s "$tmp/out" ]
+expect "prints no data" [ ! -s "$stdout" ]
 expect "leaves nothing beside" [ -z "$(find "$tmp" -name '*.partial*')" ]
 for file in config.json tokenizer.json zq-report.json; do expect "$file" test -s "$out/$file"; done
 run "$zq" inspect "$out"
@@ -30,11 +30,11 @@ run "$zq" quantize $model -o "$out" --force --resume
 expect_error "force and resume" 2 "--force"
 cp "$out/model.safetensors" "$tmp/first.safetensors" 2> /dev/null || cat "$out"/*.safetensors > "$tmp/first.safetensors"
 run "$zq" quantize $model -o "$out" --force --quiet --threads 1
-expect "--quiet says nothing" [ "$rc" = 0 -a ! -s "$tmp/err" ]
+expect "--quiet says nothing" [ "$rc" = 0 -a ! -s "$stderr" ]
 cat "$out"/*.safetensors > "$tmp/second.safetensors"
 expect_same "the same bytes again, with one thread" "$tmp/first.safetensors" "$tmp/second.safetensors"
 
-scheme_of() { sed -n "/\"name\": \"[a-z.]*$1\"/,/}/s/.*\"scheme\": \"\(.*\)\",/\1/p; /\"name\": \"[a-z.]*$1\"/,/}/s/.*\"group\": \"\(.*\)\",/\1/p" "$tmp/out" | tr '\n' ' '; }
+scheme_of() { sed -n "/\"name\": \"[a-z.]*$1\"/,/}/s/.*\"scheme\": \"\(.*\)\",/\1/p; /\"name\": \"[a-z.]*$1\"/,/}/s/.*\"group\": \"\(.*\)\",/\1/p" "$stdout" | tr '\n' ' '; }
 name=$("$zq" inspect $model --json | sed -n 's/.*"name": "\(.*\)h\.0\.attn\.c_attn",/\1/p')
 run "$zq" quantize $model -o "$tmp/rules" --quiet --scheme w4/8a8 --set '.*c_fc=w4a16,k:32' --ignore ".*h\\.1\\..*" --set "${name}h\\.1\\.mlp\\.c_proj=w8a16"
 expect_code "rules" 0
@@ -50,7 +50,7 @@ expect_line "the report as JSON" out '^\{'
 # the file leaves out what differs from run to run, so that a resumed run writes the same bytes
 lines=$(($(wc -l < "$tmp/j/zq-report.json") - 2))
 head -n $lines "$tmp/j/zq-report.json" > "$tmp/in_file"
-head -n $lines "$tmp/out" > "$tmp/printed"
+head -n $lines "$stdout" > "$tmp/printed"
 expect_same "is the one in the directory" "$tmp/in_file" "$tmp/printed"
 expect_line "with time and memory of this run" out '"memory_bytes": [0-9]{7}'
 run "$zq" quantize $model

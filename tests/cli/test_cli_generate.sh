@@ -8,17 +8,17 @@ printf '%b\n' "$(golden text)" > "$tmp/golden_text"
 n=$(sed -n '/"new_ids"/,/\]/p' $model/golden.json | grep -c '^ *[0-9]')
 
 run "$zq" generate $model -p "$prompt" -n "$n"
-expect_same "greedy text is the reference's" "$tmp/golden_text" "$tmp/out"
+expect_same "greedy text is the reference's" "$tmp/golden_text" "$stdout"
 expect_line "speeds are told" err '^prompt: 8 tokens, [0-9.]* tokens/s; new: 48 tokens'
 run "$zq" generate $model -p "$prompt" -n "$n" --quiet
-expect "--quiet says nothing" [ ! -s "$tmp/err" ]
+expect "--quiet says nothing" [ ! -s "$stderr" ]
 run "$zq" generate $model -p "$prompt" -n "$n" --json
 expect_line "JSON has the same text" out "\"text\": \"$(golden text | sed 's/\\/\\\\/g')\""
 expect "JSON counts" [ "$(field prompt_tokens) $(field new_tokens) $(field stop)" = "8 48 count" ]
 printf '%s' "$prompt" > "$tmp/prompt"
 input=$tmp/prompt
 run "$zq" generate $model -n "$n"
-expect_same "prompt from standard input" "$tmp/golden_text" "$tmp/out"
+expect_same "prompt from standard input" "$tmp/golden_text" "$stdout"
 input=/dev/null
 
 run "$zq" generate $model -p "$prompt" -n 0
@@ -39,34 +39,35 @@ expect "fills the limit" [ "$(field prompt_tokens) $(field new_tokens) $(field s
 run "$zq" generate $model -p "$(printf ' night%.0s' $(seq 510))" -n 5
 expect_line "and says so" err "stopped at the model's limit of 512 tokens"
 
-sample() { run "$zq" generate $model -p "$prompt" -n 30 --quiet "$@"; cp "$tmp/out" "$tmp/sample.$#$seed"; }
-seed=a; sample --temperature 1 --seed 7; cp "$tmp/out" "$tmp/first"
-seed=b; sample --temperature 1 --seed 7
-expect_same "a seed repeats its text" "$tmp/first" "$tmp/out"
-seed=c; sample --temperature 1 --seed 8
-expect "another seed gives another text" [ "$rc" = 0 -a "$(cat "$tmp/first")" != "$(cat "$tmp/out")" ]
+sample() { run "$zq" generate $model -p "$prompt" -n 30 --quiet --temperature 1 --seed "$1"; }
+sample 7
+cp "$stdout" "$tmp/first"
+sample 7
+expect_same "a seed repeats its text" "$tmp/first" "$stdout"
+sample 8
+expect "another seed gives another text" [ "$rc" = 0 -a "$(cat "$tmp/first")" != "$(cat "$stdout")" ]
 run "$zq" generate $model -p "$prompt" -n "$n" --temperature 1 --top-k 1
-expect_same "top-k 1 is greedy" "$tmp/golden_text" "$tmp/out"
+expect_same "top-k 1 is greedy" "$tmp/golden_text" "$stdout"
 run "$zq" generate $model -p "$prompt" -n "$n" --top-k 5
 expect_line "top-k without temperature is remarked" err '^note: .*--temperature'
 
 # every token is a lone byte of a character at temperatures like this; what is streamed must still be the decoded text
 run "$zq" generate $model -p "$prompt" -n 60 --temperature 50 --seed 3 --quiet
-cp "$tmp/out" "$tmp/streamed"
+cp "$stdout" "$tmp/streamed"
 run "$zq" generate $model -p "$prompt" -n 60 --temperature 50 --seed 3 --quiet --json
-sed 's/.*"ids": \[\([0-9, ]*\)\].*/\1/' "$tmp/out" > "$tmp/ids"
+sed 's/.*"ids": \[\([0-9, ]*\)\].*/\1/' "$stdout" > "$tmp/ids"
 input=$tmp/ids
 run "$zq" tokenize $model --decode
-expect_same "streamed bytes are the decoded ids" "$tmp/out" "$tmp/streamed"
+expect_same "streamed bytes are the decoded ids" "$stdout" "$tmp/streamed"
 input=/dev/null
 run "$zq" generate $model -p "$(printf 'caf\351')" -n 2 --json
-expect "JSON is UTF-8 whatever the prompt" iconv -f utf-8 -t utf-8 "$tmp/out"
+expect "JSON is UTF-8 whatever the prompt" iconv -f utf-8 -t utf-8 "$stdout"
 
 run "$zq" quantize $model -o "$tmp/w8a8" --quiet
 for threads in 1 2 7; do
     run "$zq" generate "$tmp/w8a8" -p "$prompt" -n 40 --quiet --threads $threads
-    [ $threads = 1 ] && cp "$tmp/out" "$tmp/one_thread"
-    expect_same "quantized text with $threads threads" "$tmp/one_thread" "$tmp/out"
+    [ $threads = 1 ] && cp "$stdout" "$tmp/one_thread"
+    expect_same "quantized text with $threads threads" "$tmp/one_thread" "$stdout"
 done
 
 if [ -d "$shared/models/bert" ]; then

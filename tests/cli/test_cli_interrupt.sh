@@ -14,7 +14,7 @@ rm -r "$quantized"
 
 # disturb SIGNAL: starts a run and sends the signal as soon as a finished shard is there
 disturb() {
-    "${quantize[@]}" --quiet --resume > "$tmp/out" 2> "$tmp/err" &
+    "${quantize[@]}" --quiet --resume > "$stdout" 2> "$stderr" &
     local job=$! tries=0
     until ls "$quantized.partial"/*.safetensors > /dev/null 2>&1 || [ $((tries += 1)) = 3000 ]; do sleep 0.01; done
     kill -s "$1" $job
