@@ -1,6 +1,7 @@
-/* What differs: \s (PCRE2 adds U+180E), \w (PCRE2 takes every number), \h, scripts (PCRE2 means script extensions), nested classes
- * and && inside [..], which PCRE2 has not; and the version of Unicode: Debian's PCRE2 10.42 has 14, the reference library 16. So a
- * property is followed by the characters that have joined it since; with a newer PCRE2 they are there twice, which is harmless. */
+/* What differs: \s (PCRE2 adds U+180E), \w and \b (PCRE2 takes every number, but no marks), \h, scripts (PCRE2 means script
+ * extensions), nested classes and && inside [..], which PCRE2 has not; and the version of Unicode: Debian's PCRE2 10.42 has 14, the
+ * reference library 16. So a property is followed by the characters that have joined it since; with a newer PCRE2 they are there
+ * twice, which is harmless. */
 #define _GNU_SOURCE /* memmem */
 #include "text/dialect.h"
 
@@ -47,8 +48,9 @@
 
 #define NEW_L NEW_LU NEW_LL NEW_LM NEW_LO
 #define NEW_M NEW_MN NEW_MC
-#define OTHER_WORD "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
-#define WORD "A-Za-z0-9_\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}" OTHER_WORD NEW_L NEW_M NEW_ND
+#define ALPHABETIC_SYMBOLS "\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
+#define WORD "A-Za-z0-9_\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}" ALPHABETIC_SYMBOLS NEW_L NEW_M NEW_ND
+#define LONE_WORD "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}" WORD /* outside of [..] Oniguruma takes the numbers of Latin-1, too */
 
 /* \x outside and inside of [..]; NULL inside: cannot be written there. */
 static const struct escape {
@@ -57,8 +59,8 @@ static const struct escape {
 } escapes[] = {
     {'s', "[" SPACES "]", SPACES},
     {'S', "[^" SPACES "]", NOT_SPACES},
-    {'w', "[" WORD "]", WORD},
-    {'W', "[^" WORD "]", NULL},
+    {'w', "[" LONE_WORD "]", WORD},
+    {'W', "[^" LONE_WORD "]", NULL},
     {'d', "[0-9\\p{Nd}" NEW_ND "]", "0-9\\p{Nd}" NEW_ND},
     {'D', "[^0-9\\p{Nd}" NEW_ND "]", NULL},
     {'h', "[0-9a-fA-F]", "0-9a-fA-F"},
@@ -144,6 +146,22 @@ static bool put_property(struct translation *t)
     return false;
 }
 
+/* \b: a word character on one side only; \B: on both or none. */
+static void put_boundary(struct translation *t, bool negated)
+{
+    const char *const is = LONE_WORD "])";
+    put_text(t, "(?:(?<=[");
+    put_text(t, is);
+    put_text(t, negated ? "(?=[" : "(?![");
+    put_text(t, is);
+    put_text(t, "|(?<![");
+    put_text(t, is);
+    put_text(t, negated ? "(?![" : "(?=[");
+    put_text(t, is);
+    put_text(t, ")");
+    t->at += 2;
+}
+
 static void translate_escape(struct translation *t)
 {
     if (t->n - t->at < 2) {
@@ -152,6 +170,10 @@ static void translate_escape(struct translation *t)
     }
     if (put_property(t)) return;
     const char letter = t->p[t->at + 1];
+    if (!t->in_class && (letter == 'b' || letter == 'B')) { /* in a class \b is a backspace, for both */
+        put_boundary(t, letter == 'B');
+        return;
+    }
     for (size_t i = 0; i < ZQ_LEN(escapes); i++) {
         if (escapes[i].letter != letter) continue;
         const char *as = t->in_class ? escapes[i].inside : escapes[i].outside;

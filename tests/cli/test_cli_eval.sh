@@ -2,10 +2,19 @@
 . tests/cli/check.sh
 
 text=$model/heldout.txt
-run "$zq" eval $model --text $text --limit 10240 --json
-expect "nll is the reference's" near "$(field nll)" 4.234718 0.00005
-expect "tokens are those predicted" [ "$(field tokens)" = 10200 ]
-expect "ppl is exp(nll)" near "$(field ppl)" 69.042 0.01
+run "$zq" quantize $model -o "$tmp/w8a8" --quiet
+if sanitized; then
+    skip "the reference's nll" "too slow with sanitizers"
+else
+    run "$zq" eval "$tmp/w8a8" --text $text --limit 10240 --against $model --json
+    expect "W8A8: nll is near the reference's" near "$(field nll)" 4.235589 0.0015
+    expect "W8A8: so is the KL divergence" near "$(field kl)" 0.000734 0.0002
+    run "$zq" eval $model --text $text --limit 10240 --json
+    expect "nll is the reference's" near "$(field nll)" 4.234718 0.00005
+fi
+run "$zq" eval $model --text $text --limit 1024 --json
+expect "tokens are those predicted" [ "$(field tokens)" = 1020 ]
+expect "ppl is exp(nll)" near "$(field ppl)" "$(awk -v nll="$(field nll)" 'BEGIN { print exp(nll) }')" 0.001
 expect "no kl without --against" [ -z "$(field kl)$(field top1)" ]
 expect "bytes of the tensors" [ "$(field bytes)" -gt 11800000 -a "$(field bytes)" -le 11844840 ]
 expect "speed" near "$(field tokens_per_s)" 1e6 999999
@@ -24,11 +33,6 @@ expect "an unfinished window is dropped" [ "$(field nll)" = "$nll" ]
 run "$zq" eval $model --text - --limit 1024
 expect_line "text output" out '^perplexity  *[0-9.]+$'
 input=/dev/null
-
-run "$zq" quantize $model -o "$tmp/w8a8" --quiet
-run "$zq" eval "$tmp/w8a8" --text $text --limit 10240 --against $model --json
-expect "W8A8 costs little" near "$(field nll)" 4.235589 0.0015
-expect "and is not the original" near "$(field kl)" 0.000734 0.0002
 
 run "$zq" eval $model
 expect_error "no text" 2 "--text"

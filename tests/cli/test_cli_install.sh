@@ -1,7 +1,7 @@
 # What cmake --install gives, and a program outside the tree that uses it.
 . tests/cli/check.sh
 
-if nm "$build/libzq.so" 2> /dev/null | grep -q __asan_; then
+if sanitized; then
     echo "skipped: a library with sanitizers cannot be linked into an ordinary program"
     exit 77
 fi

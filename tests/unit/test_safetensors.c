@@ -122,6 +122,7 @@ static void what_the_format_forbids_is_named(void **state)
         {T("I8", "[4]", "[4,0]"), 4, ZQ_EFORMAT, "outside"},
         {T("I8", "[4]", "[1,5]"), 5, ZQ_EFORMAT, "begins at byte 1"},
         {T("I8", "[4]", "[0,4]"), 5, ZQ_EFORMAT, "5 bytes of data"},
+        {TWO("[0,4]", "[2,6]"), 8, ZQ_EFORMAT, "'u' begins at byte 2"}, /* the sum of sizes is right */
         {TWO("[0,4]", "[2,6]"), 6, ZQ_EFORMAT, "'u' begins at byte 2"},
         {TWO("[0,4]", "[5,9]"), 9, ZQ_EFORMAT, "'u' begins at byte 5"},
         {TWO("[0,4]", "[0,4]"), 4, ZQ_EFORMAT, "begins at byte 0"},
