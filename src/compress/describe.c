@@ -81,11 +81,16 @@ static bool describe_modules(struct description *d, const struct zq_plan *plan)
     return ok && describe_others(d, plan);
 }
 
+static zq_status no_memory(const struct zq_plan *plan, zq_error *err)
+{
+    return zq_fail(err, ZQ_ENOMEM, "%s: no memory for the description of %zu modules", plan->ckpt->dir, plan->modules.n);
+}
+
 /* What we write must mean to our own reader what was planned. */
 static zq_status check_readable(const struct zq_plan *plan, const struct description *d, zq_error *err)
 {
     json_t *config = json_pack("{s:O}", "quantization_config", plan->quantization_config);
-    if (!config) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for the description of %zu modules", plan->ckpt->dir, plan->modules.n);
+    if (!config) return no_memory(plan, err);
     struct zq_compressed *c;
     zq_status st = zq_compressed_parse(&c, config, "the planned config.json", err);
     for (size_t i = 0; i < d->n && !st; i++) {
@@ -103,7 +108,7 @@ static zq_status check_readable(const struct zq_plan *plan, const struct descrip
 zq_status zq_plan_describe(struct zq_plan *plan, zq_error *err)
 {
     struct description d = {0};
-    zq_status st = describe_modules(&d, plan) ? ZQ_OK : zq_fail(err, ZQ_ENOMEM, "%s: no memory for the description of %zu modules", plan->ckpt->dir, plan->modules.n);
+    zq_status st = describe_modules(&d, plan) ? ZQ_OK : no_memory(plan, err);
     if (!st) st = zq_compressed_config(&plan->quantization_config, d.items, d.n, err);
     if (!st) st = check_readable(plan, &d, err);
     for (size_t i = 0; i < d.n_names; i++) zq_free(d.names[i]);

@@ -70,8 +70,9 @@ static zq_status identify(struct job *job, zq_error *err)
     char fingerprint[ZQ_FINGERPRINT_TEXT];
     zq_status st = zq_sidefiles_list(&job->sidefiles, job->plan.ckpt->dir, err);
     if (!st) st = zq_fingerprint(fingerprint, job->plan.ckpt, &job->sidefiles, err);
-    if (!st && !(job->identity = zq_run_identity(&job->plan, fingerprint))) st = zq_fail(err, ZQ_ENOMEM, "%s: no memory for its identity", job->plan.ckpt->dir);
-    return st;
+    if (st) return st;
+    job->identity = zq_run_identity(&job->plan, fingerprint);
+    return job->identity ? ZQ_OK : zq_fail(err, ZQ_ENOMEM, "%s: no memory for its identity", job->plan.ckpt->dir);
 }
 
 /* Whether the finished output `out` is the one that this run would write; then its relative errors are taken over. */

@@ -71,7 +71,8 @@ zq_status zq_journal_read(json_t **out, const char *dir, const char *name, zq_er
     return st;
 }
 
-zq_status zq_journal_load(const json_t *record, const struct zq_plan *plan, size_t *n_shards, double *relative_errors, const char *path, zq_error *err)
+zq_status zq_journal_load(const json_t *record, const struct zq_plan *plan, size_t *n_shards, double *relative_errors, const char *path,
+                          zq_error *err)
 {
     /* a report has them in its list of tensors */
     const json_t *errors = json_object_get(record, "relative_errors"), *tensors = json_object_get(record, "tensors");
@@ -109,7 +110,8 @@ static json_t *make_record(const json_t *identity, const struct zq_plan *plan, s
     return NULL;
 }
 
-zq_status zq_journal_write(const char *dir, const json_t *identity, const struct zq_plan *plan, size_t n_shards, const double *relative_errors, zq_error *err)
+zq_status zq_journal_write(const char *dir, const json_t *identity, const struct zq_plan *plan, size_t n_shards, const double *relative_errors,
+                           zq_error *err)
 {
     json_t *record = make_record(identity, plan, n_shards, relative_errors);
     zq_status st = record ? zq_json_write(dir, ZQ_JOURNAL_NAME, record, err) : zq_fail(err, ZQ_ENOMEM, "%s: no memory for the journal", dir);

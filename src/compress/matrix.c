@@ -88,8 +88,9 @@ uint64_t zq_item_memory(const struct zq_item *item, const struct zq_means *means
     struct matrix m;
     measure(&m, item, means);
     const struct sizes s = buffer_sizes(&m);
-    const uint64_t row_bytes = (m.turned ? m.n_rows * TURN_ROWS : m.n_cols * m.strip_rows) * m.value_bytes;
-    const uint64_t mapped = row_bytes > means->strip_bytes ? row_bytes : item->tensor->n_bytes < means->strip_bytes ? item->tensor->n_bytes : means->strip_bytes;
+    const uint64_t least = (m.turned ? m.n_rows * TURN_ROWS : m.n_cols * m.strip_rows) * m.value_bytes;
+    uint64_t mapped = least > means->strip_bytes ? least : means->strip_bytes;
+    if (mapped > item->tensor->n_bytes) mapped = item->tensor->n_bytes;
     return mapped + s.strip + s.codes + s.scales + s.deviations + s.ranges + s.shared + s.scratch;
 }
 
@@ -244,12 +245,12 @@ static void encode_tiles(void *work, size_t begin, size_t end, int thread)
         float *scales = w + m->tile_rows * m->n_cols;
         int8_t *codes = (int8_t *)(scales + m->tile_rows * m->n_groups);
         const size_t row = m->first + i * m->tile_rows;
-        const struct zq_rows rows = {w, row, n, m->n_cols, layout, layout->row_groups ? m->shared + row : NULL};
+        const struct zq_weight_rows rows = {w, row, n, m->n_cols, layout, layout->row_groups ? m->shared + row : NULL};
         if (!m->means->encode(m->means->method, &rows, codes, scales)) {
             note_bad_row(m, w, row, n);
             continue;
         }
-        zq_rows_deviation(&m->deviations[row / m->tile_rows], &rows, codes, scales);
+        zq_weight_deviation(&m->deviations[row / m->tile_rows], &rows, codes, scales);
         zq_from_float(m->scales + row * m->n_groups * zq_dtype_bytes(layout->scale_dtype), layout->scale_dtype, scales, n * m->n_groups);
         store_codes(m, codes, i * m->tile_rows, n);
     }

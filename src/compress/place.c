@@ -53,10 +53,14 @@ static zq_status check_source(const struct zq_place *place, const char *source_d
     if (!st) st = resolve(&parent, place->parent, err);
     if (!st && (!(out = zq_path_join(parent, base_name(place->out))) || !(partial = zq_path_join(parent, base_name(place->partial)))))
         st = no_memory(place->out, err);
-    if (!st && !strcmp(out, source)) st = zq_fail(err, ZQ_EINVAL, "%s is the model itself: the output needs a directory of its own", place->out);
-    else if (!st && is_within(out, source)) st = zq_fail(err, ZQ_EINVAL, "the output %s lies inside the model directory %s", place->out, source_dir);
-    else if (!st && is_within(source, out)) st = zq_fail(err, ZQ_EINVAL, "the model %s lies inside the output directory %s", source_dir, place->out);
-    else if (!st && is_within(source, partial)) st = zq_fail(err, ZQ_EINVAL, "the model %s lies inside %s, where the work would be done", source_dir, place->partial);
+    if (!st && !strcmp(out, source))
+        st = zq_fail(err, ZQ_EINVAL, "%s is the model itself: the output needs a directory of its own", place->out);
+    else if (!st && is_within(out, source))
+        st = zq_fail(err, ZQ_EINVAL, "the output %s lies inside the model directory %s", place->out, source_dir);
+    else if (!st && is_within(source, out))
+        st = zq_fail(err, ZQ_EINVAL, "the model %s lies inside the output directory %s", source_dir, place->out);
+    else if (!st && is_within(source, partial))
+        st = zq_fail(err, ZQ_EINVAL, "the model %s lies inside %s, where the work would be done", source_dir, place->partial);
     zq_free(source);
     zq_free(parent);
     zq_free(out);
@@ -96,7 +100,8 @@ zq_status zq_place_open(struct zq_place *place, const char *out_dir, const char 
         st = zq_fail(err, ZQ_EINVAL, "\"%s\" does not name a new directory", out_dir);
     } else {
         place->partial = zq_format("%s.partial", place->out);
-        place->parent = base == place->out ? zq_strdup(".") : base == place->out + 1 ? zq_strdup("/") : zq_strndup(place->out, (size_t)(base - place->out - 1));
+        const size_t n_parent = (size_t)(base - place->out); /* with its slash, which "/" keeps */
+        place->parent = n_parent ? zq_strndup(place->out, n_parent > 1 ? n_parent - 1 : 1) : zq_strdup(".");
         if (!place->partial || !place->parent) st = no_memory(out_dir, err);
     }
     if (!st) st = check_source(place, source_dir, err);
@@ -165,7 +170,8 @@ zq_status zq_place_need(const struct zq_place *place, uint64_t n_bytes, zq_error
     if (statvfs(place->partial, &fs)) return zq_fail_errno(err, "cannot ask for the free space of %s", place->partial);
     const uint64_t n_free = (uint64_t)fs.f_bavail * fs.f_frsize;
     if (n_free >= n_bytes) return ZQ_OK;
-    return zq_fail(err, ZQ_ENOSPC, "%s needs %.1f MiB, and its file system has %.1f MiB free", place->out, (double)n_bytes / 0x1p20, (double)n_free / 0x1p20);
+    return zq_fail(err, ZQ_ENOSPC, "%s needs %.1f MiB, and its file system has %.1f MiB free", place->out, (double)n_bytes / 0x1p20,
+                   (double)n_free / 0x1p20);
 }
 
 /* Puts "OUT.partial" in the place of what is named OUT, and removes the latter. Where the file system cannot exchange two names

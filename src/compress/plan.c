@@ -176,7 +176,8 @@ static zq_status normalise_options(struct zq_plan *plan, const zq_quantize_optio
         ok = !json_array_append_new(rules, json_sprintf("%s=%s", options->rules[i].regex, options->rules[i].scheme));
     if (ok) {
         plan->options = json_pack("{s:s, s:s, s:O, s:s}", "scheme", options->scheme ? options->scheme : "w8a8", "group",
-                                  options->group ? options->group : "default", "rules", rules, "embeddings", options->embeddings_int8 ? "int8" : "source");
+                                  options->group ? options->group : "default", "rules", rules, "embeddings",
+                                  options->embeddings_int8 ? "int8" : "source");
     }
     json_decref(rules);
     return plan->options ? ZQ_OK : no_memory(plan, err);
@@ -189,7 +190,8 @@ static zq_status refuse_quantized(const struct zq_checkpoint *ckpt, zq_error *er
         const json_t *q = json_object_get(ckpt->config, keys[i]);
         const char *method = json_string_value(json_object_get(q, "quant_method"));
         if (q && !json_is_null(q))
-            return zq_fail(err, ZQ_EUNSUPPORTED, "%s is quantized already (%s): quantize the original float model instead", ckpt->dir, method ? method : keys[i]);
+            return zq_fail(err, ZQ_EUNSUPPORTED, "%s is quantized already (%s): quantize the original float model instead", ckpt->dir,
+                           method ? method : keys[i]);
     }
     return ZQ_OK;
 }

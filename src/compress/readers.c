@@ -82,18 +82,20 @@ static zq_status remark_fusion(struct zq_plan *plan, zq_error *err)
 static zq_status remark_conv1d(struct zq_plan *plan, const struct census *c, zq_error *err)
 {
     const char *family = plan->config.arch->model_type;
-    zq_status st = zq_remark(&plan->remarks, err, "transformers must not load a compressed %s: its Conv1D maps are no nn.Linear, so that 8-bit ones fail "
-                             "and 4-bit ones silently get random weights.", family);
+    struct zq_remarks *r = &plan->remarks;
+    zq_status st = zq_remark(r, err, "transformers must not load a compressed %s: its Conv1D maps are no nn.Linear, so that 8-bit ones fail and 4-bit "
+                             "ones silently get random weights.", family);
     if (st) return st;
-    if (c->n_embeddings) return zq_remark(&plan->remarks, err, "Only this program reads a %s with a quantized embedding; vLLM expects it in float.", family);
-    return zq_remark(&plan->remarks, err, "This program reads it, and by its source vLLM does.");
+    if (c->n_embeddings) return zq_remark(r, err, "Only this program reads a %s with a quantized embedding; vLLM expects it in float.", family);
+    return zq_remark(r, err, "This program reads it, and by its source vLLM does.");
 }
 
 static zq_status remark_embeddings(struct zq_plan *plan, const struct census *c, zq_error *err)
 {
+    struct zq_remarks *r = &plan->remarks;
     if (c->n_packed_embeddings)
-        return zq_remark(&plan->remarks, err, "Only this program reads a 4-bit embedding; transformers loads 8-bit ones (--embeddings int8).");
-    return zq_remark(&plan->remarks, err, "transformers and this program read quantized embeddings and heads; vLLM does so for a few model families at most.");
+        return zq_remark(r, err, "Only this program reads a 4-bit embedding; transformers loads 8-bit ones (--embeddings int8).");
+    return zq_remark(r, err, "transformers and this program read quantized embeddings and heads; vLLM does so for a few model families at most.");
 }
 
 static zq_status remark_family(struct zq_plan *plan, const struct census *c, zq_error *err)

@@ -44,7 +44,10 @@ zq_quantize_report *zq_report_make(const struct zq_plan *plan, const double *rel
         ok = make_entry(&r->entries[i], &plan->items[i], relative_errors ? relative_errors[i] : (double)NAN);
         r->totals.n_entries = i + 1;
     }
-    for (; r->n_remarks < plan->remarks.n && ok; r->n_remarks++) ok = (r->remarks[r->n_remarks] = zq_strdup(plan->remarks.sentences[r->n_remarks])) != NULL;
+    for (; r->n_remarks < plan->remarks.n && ok; r->n_remarks++) {
+        r->remarks[r->n_remarks] = zq_strdup(plan->remarks.sentences[r->n_remarks]);
+        ok = r->remarks[r->n_remarks] != NULL;
+    }
     if (ok) {
         zq_plan_totals(plan, &r->totals);
         return r;
@@ -116,7 +119,22 @@ void zq_quantize_report_free(zq_quantize_report *r)
     zq_free(r);
 }
 
-const zq_quantize_totals *zq_quantize_report_totals(const zq_quantize_report *r) { return &r->totals; }
-const zq_plan_entry *zq_quantize_report_entry(const zq_quantize_report *r, size_t index) { return index < r->totals.n_entries ? &r->entries[index] : NULL; }
-const char *zq_quantize_report_remark(const zq_quantize_report *r, size_t index) { return index < r->n_remarks ? r->remarks[index] : NULL; }
-const char *zq_quantize_report_json(const zq_quantize_report *r) { return r->json; }
+const zq_quantize_totals *zq_quantize_report_totals(const zq_quantize_report *r)
+{
+    return &r->totals;
+}
+
+const zq_plan_entry *zq_quantize_report_entry(const zq_quantize_report *r, size_t index)
+{
+    return index < r->totals.n_entries ? &r->entries[index] : NULL;
+}
+
+const char *zq_quantize_report_remark(const zq_quantize_report *r, size_t index)
+{
+    return index < r->n_remarks ? r->remarks[index] : NULL;
+}
+
+const char *zq_quantize_report_json(const zq_quantize_report *r)
+{
+    return r->json;
+}

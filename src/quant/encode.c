@@ -1,7 +1,7 @@
 /* Round-to-nearest of rows: one scale for each run of k_group weights, or one for the row. */
 #include "quant/encode.h"
 
-bool zq_encode_nearest(void *method, const struct zq_rows *rows, int8_t *codes, float *scales)
+bool zq_encode_nearest(void *method, const struct zq_weight_rows *rows, int8_t *codes, float *scales)
 {
     (void)method;
     const struct zq_spec spec = rows->layout->spec;
@@ -17,7 +17,7 @@ bool zq_encode_nearest(void *method, const struct zq_rows *rows, int8_t *codes, 
     return true;
 }
 
-void zq_rows_deviation(struct zq_deviation *d, const struct zq_rows *rows, const int8_t *codes, const float *scales)
+void zq_weight_deviation(struct zq_deviation *d, const struct zq_weight_rows *rows, const int8_t *codes, const float *scales)
 {
     const size_t n_groups = zq_spec_n_groups(rows->layout->spec, rows->n_cols), length = rows->n_cols / n_groups;
     for (size_t i = 0; i < rows->n * n_groups; i++) zq_deviation_add(d, rows->w + i * length, codes + i * length, length, scales[i]);

@@ -7,7 +7,7 @@
 #include "quant/scheme.h"
 
 /* Rows [first, first + n) of a matrix, output channels whatever its stored layout. */
-struct zq_rows {
+struct zq_weight_rows {
     const float *w; /* [n, n_cols] */
     size_t first, n, n_cols;
     const struct zq_layout *layout;
@@ -16,12 +16,12 @@ struct zq_rows {
 
 /* Writes codes [n, n_cols] within the format's range, and scales [n, n_groups] > 0 that layout->scale_dtype holds exactly.
  * What a row becomes may not depend on which rows come with it. false: a weight is NaN or infinite. */
-typedef bool zq_encode_fn(void *method, const struct zq_rows *rows, int8_t *codes, float *scales);
+typedef bool zq_encode_fn(void *method, const struct zq_weight_rows *rows, int8_t *codes, float *scales);
 
 /* Round to nearest; `method` is unused. */
-bool zq_encode_nearest(void *method, const struct zq_rows *rows, int8_t *codes, float *scales);
+bool zq_encode_nearest(void *method, const struct zq_weight_rows *rows, int8_t *codes, float *scales);
 
 /* Adds the deviation of coded rows, in rising order of rows and groups. */
-void zq_rows_deviation(struct zq_deviation *d, const struct zq_rows *rows, const int8_t *codes, const float *scales);
+void zq_weight_deviation(struct zq_deviation *d, const struct zq_weight_rows *rows, const int8_t *codes, const float *scales);
 
 #endif

@@ -66,7 +66,8 @@ zq_status zq_recipe_parse(struct zq_recipe *out, const char *text, struct zq_gro
     if (n < sizeof name) memcpy(name, text, n);
     const struct zq_scheme *scheme;
     if (zq_scheme_parse(&scheme, name, NULL) || !is_uniform(scheme))
-        return zq_fail(err, ZQ_EINVAL, "\"%.60s\" is no scheme for a single module: w8a8, w4a8, w8a16, w4a16 or float, and optionally a group as in w4a8,k:128", text);
+        return zq_fail(err, ZQ_EINVAL, "\"%.60s\" is no scheme for a single module: w8a8, w4a8, w8a16, w4a16 or float, with a group as in "
+                       "w4a8,k:128 if need be", text);
     out->bits = scheme->ffn;
     return text[n] ? zq_grouping_parse(&out->group, text + n + 1, err) : ZQ_OK;
 }

@@ -48,7 +48,7 @@ void zq_pieces_free(struct zq_pieces *p)
 static struct zq_span piece_at(const struct zq_pieces *p, size_t i)
 {
     const size_t begin = i ? p->ends[i - 1] : 0;
-    return (struct zq_span){p->text.data + begin, p->ends[i] - begin};
+    return p->text.data ? (struct zq_span){p->text.data + begin, p->ends[i] - begin} : (struct zq_span){"", 0};
 }
 
 static zq_status no_memory(zq_error *err)

@@ -124,7 +124,8 @@ static zq_status put_short_word(struct job *j, struct zq_span word)
     if (j->raw && !map(j, &spelled)) return no_memory(j);
     const zq_status st = encode_word(j, spelled);
     if (st) return st;
-    return zq_cache_put(&j->w->cache, word, hash, out->ids + before, out->n - before) ? ZQ_OK : no_memory(j);
+    const int32_t *new_ids = out->n > before ? out->ids + before : NULL; /* a word may have none */
+    return zq_cache_put(&j->w->cache, word, hash, new_ids, out->n - before) ? ZQ_OK : no_memory(j);
 }
 
 /* Long words are divided where the model allows it: a text without pre-tokenizer is one word of a million bytes. */

@@ -46,7 +46,8 @@ static zq_status read_tokens(struct zq_post_template *t, const char *token, cons
 
 static zq_status read_piece(struct zq_post_template *t, const json_t *json, const json_t *tokens, bool pair, const char *name, zq_error *err)
 {
-    const json_t *sequence = json_object_get(json, "Sequence"), *special = json_object_get(json, "SpecialToken"), *piece = sequence ? sequence : special;
+    const json_t *sequence = json_object_get(json, "Sequence"), *special = json_object_get(json, "SpecialToken");
+    const json_t *piece = sequence ? sequence : special;
     const char *id;
     int64_t type;
     if (!json_is_object(piece)) return zq_fail(err, ZQ_EFORMAT, "%s: the post-processor has a piece that is neither Sequence nor SpecialToken", name);

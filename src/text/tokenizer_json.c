@@ -22,10 +22,13 @@ static zq_status read_head(zq_tokenizer *t, const json_t *root, const char *name
 static zq_status check_post(const zq_tokenizer *t, const char *name, zq_error *err)
 {
     const struct zq_post_template *templates[] = {&t->post.single, &t->post.pair};
-    for (size_t k = 0; k < ZQ_LEN(templates); k++)
-        for (size_t i = 0; i < templates[k]->n; i++)
-            if ((size_t)templates[k]->pieces[i].id >= t->n_vocab && templates[k]->pieces[i].what == ZQ_POST_TOKEN)
-                return zq_fail(err, ZQ_EFORMAT, "%s: the post-processor adds id %d, but there are only %zu", name, (int)templates[k]->pieces[i].id, t->n_vocab);
+    for (size_t k = 0; k < ZQ_LEN(templates); k++) {
+        for (size_t i = 0; i < templates[k]->n; i++) {
+            const struct zq_post_piece *p = &templates[k]->pieces[i];
+            if (p->what == ZQ_POST_TOKEN && (size_t)p->id >= t->n_vocab)
+                return zq_fail(err, ZQ_EFORMAT, "%s: the post-processor adds id %d, but there are only %zu", name, (int)p->id, t->n_vocab);
+        }
+    }
     return ZQ_OK;
 }
 

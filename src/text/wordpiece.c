@@ -59,7 +59,8 @@ static zq_status encode(const struct zq_word_model *m, struct zq_word_scratch *s
     if (count_chars(word) > w->max_chars) return put_unknown(m, word, out, err);
     /* the prefix goes where the pieces already found have been, so that every piece lies in memory as the vocabulary spells it */
     s->text.n = 0;
-    if (!zq_bytes_put(&s->text, w->prefix.at, extra) || !zq_bytes_put(&s->text, word.at, word.n)) return zq_fail(err, ZQ_ENOMEM, "no memory for a word");
+    if (!zq_bytes_put(&s->text, w->prefix.at, extra) || !zq_bytes_put(&s->text, word.at, word.n))
+        return zq_fail(err, ZQ_ENOMEM, "no memory for a word");
     char *text = s->text.data;
     for (size_t at = 0, length; at < word.n; at += length) {
         const size_t front = at ? extra : 0;

@@ -51,13 +51,19 @@ expect_same "top-k 1 is greedy" "$tmp/golden_text" "$stdout"
 run "$zq" generate $model -p "$prompt" -n "$n" --top-k 5
 expect_line "top-k without temperature is remarked" err '^note: .*--temperature'
 
-# every token is a lone byte of a character at temperatures like this; what is streamed must still be the decoded text
-run "$zq" generate $model -p "$prompt" -n 60 --temperature 50 --seed 3 --quiet
+# A tokenizer in which ",", " and", " the" have traded places with the three bytes of the euro sign: the model writes it at once,
+# a byte per token, and later lone last bytes, which are no characters.
+mkdir "$tmp/euro"
+cp $model/config.json $model/model.safetensors "$tmp/euro"
+sed 's/^\( *"\),": 12,/\1â": 12,/; s/^\( *"\)Ġand": 281,/\1Ĥ": 281,/; s/^\( *"\)Ġthe": 263,/\1¬": 263,/
+     s/^\( *"\)â": 159,/\1,": 159,/; s/^\( *"\)Ĥ": 225,/\1Ġand": 225,/; s/^\( *"\)¬": 106,/\1Ġthe": 106,/' $model/tokenizer.json > "$tmp/euro/tokenizer.json"
+run "$zq" generate "$tmp/euro" -p "It was a dark night" -n 30 --quiet
 cp "$stdout" "$tmp/streamed"
-run "$zq" generate $model -p "$prompt" -n 60 --temperature 50 --seed 3 --quiet --json
+expect "characters of several tokens are printed whole" grep -q '^€$' "$tmp/streamed"
+run "$zq" generate "$tmp/euro" -p "It was a dark night" -n 30 --quiet --json
 sed 's/.*"ids": \[\([0-9, ]*\)\].*/\1/' "$stdout" > "$tmp/ids"
 input=$tmp/ids
-run "$zq" tokenize $model --decode
+run "$zq" tokenize "$tmp/euro" --decode
 expect_same "streamed bytes are the decoded ids" "$stdout" "$tmp/streamed"
 input=/dev/null
 run "$zq" generate $model -p "$(printf 'caf\351')" -n 2 --json

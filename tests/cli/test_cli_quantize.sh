@@ -36,7 +36,7 @@ expect_same "the same bytes again, with one thread" "$tmp/first.safetensors" "$t
 
 scheme_of() { sed -n "/\"name\": \"[a-z.]*$1\"/,/}/s/.*\"scheme\": \"\(.*\)\",/\1/p; /\"name\": \"[a-z.]*$1\"/,/}/s/.*\"group\": \"\(.*\)\",/\1/p" "$stdout" | tr '\n' ' '; }
 name=$("$zq" inspect $model --json | sed -n 's/.*"name": "\(.*\)h\.0\.attn\.c_attn",/\1/p')
-run "$zq" quantize $model -o "$tmp/rules" --quiet --scheme w4/8a8 --set '.*c_fc=w4a16,k:32' --ignore ".*h\\.1\\..*" --set "${name}h\\.1\\.mlp\\.c_proj=w8a16"
+run "$zq" quantize $model -o "$tmp/rules" --quiet --scheme w4/8a8 --set '(?=.*c_fc).*=w4a16,k:32' --ignore ".*h\\.1\\..*" --set "${name}h\\.1\\.mlp\\.c_proj=w8a16"
 expect_code "rules" 0
 run "$zq" inspect "$tmp/rules" --json
 expect "w4/8a8: attention has 8 bits" [ "$(scheme_of 'h\.0\.attn\.c_attn')" = "w8a8 channel " ]

@@ -218,7 +218,7 @@ static void packing_round_trips(void **state)
             uint8_t words[1 + 72 + 1]; /* at an odd address, with a guard */
             uint64_t seed = n;
             memset(words, 0xa5, sizeof words);
-            for (size_t i = 0; i < n; i++) codes[i] = (int8_t)(bits == 8 ? (int)(zq_rng_next(&seed) % 256) - 128 : (int)(zq_rng_next(&seed) % 16) - 8);
+            for (size_t i = 0; i < n; i++) codes[i] = (int8_t)((int)(zq_rng_next(&seed) % (1u << bits)) - (1 << (bits - 1)));
             zq_pack_codes(words + 1, codes, bits, n);
             assert_int_equal(words[1 + 4 * zq_packed_words(n, bits)], 0xa5); /* writes no further */
             back[n] = 99;
@@ -272,7 +272,8 @@ static void groups_by_name(void **state)
     assert_true(g.kind == ZQ_BY_ROWS && g.n == 48);
     assert_int_equal(zq_grouping_parse(&g, "k:2147483648", NULL), ZQ_OK);
     assert_true(g.kind == ZQ_BY_K && g.n == (size_t)1 << 31);
-    const char *const wrong[] = {"", "k", "k:", "k:0", "k:-1", "k:+1", "k: 4", "k:4 ", "k:2147483649", "k:99999999999999999999", "rows:x", "channels"};
+    const char *const wrong[] = {"", "k", "k:", "k:0", "k:-1", "k:+1", "k: 4", "k:4 ", "k:2147483649",
+                                 "k:99999999999999999999", "rows:x", "channels"};
     for (size_t i = 0; i < ZQ_LEN(wrong); i++) {
         zq_error err;
         assert_int_equal(zq_grouping_parse(&g, wrong[i], &err), ZQ_EINVAL);
@@ -363,7 +364,7 @@ static void rows_are_coded_by_groups(void **state)
     fill(w, ROWS * COLS, ZQ_BF16, 7);
     for (size_t i = 32; i < 64; i++) w[i] = 0;
     const struct zq_layout layout = layout_of("w4a8", ROWS, COLS, ZQ_BF16);
-    const struct zq_rows rows = {.w = w, .n = ROWS, .n_cols = COLS, .layout = &layout};
+    const struct zq_weight_rows rows = {.w = w, .n = ROWS, .n_cols = COLS, .layout = &layout};
     assert_true(zq_encode_nearest(NULL, &rows, codes, scales));
     for (size_t i = 0; i < ROWS * 3; i++) {
         assert_true(scales[i] == reference_scale(4, w + 32 * i, 32, ZQ_BF16));
@@ -371,7 +372,7 @@ static void rows_are_coded_by_groups(void **state)
     }
     assert_true(scales[1] == 1);
     struct zq_deviation d = {0}, one = {0};
-    zq_rows_deviation(&d, &rows, codes, scales);
+    zq_weight_deviation(&d, &rows, codes, scales);
     for (size_t i = 0; i < ROWS * 3; i++) zq_deviation_add(&one, w + 32 * i, codes + 32 * i, 32, scales[i]);
     assert_true(d.error == one.error && d.norm == one.norm);
     w[77] = NAN;
@@ -387,7 +388,7 @@ static void rows_take_shared_scales(void **state)
     fill(w, ROWS * COLS, ZQ_F16, 9);
     const float shared[ROWS] = {0.25f, 0.5f, 0.5f};
     const struct zq_layout layout = layout_of("w8a8,rows:2", ROWS, COLS, ZQ_F16);
-    const struct zq_rows rows = {.w = w, .n = ROWS, .n_cols = COLS, .layout = &layout, .shared = shared};
+    const struct zq_weight_rows rows = {.w = w, .n = ROWS, .n_cols = COLS, .layout = &layout, .shared = shared};
     assert_true(zq_encode_nearest(NULL, &rows, codes, scales));
     assert_memory_equal(scales, shared, sizeof shared);
     for (size_t i = 0; i < ROWS * COLS; i++) assert_int_equal(codes[i], reference_code(8, w[i], shared[i / COLS]));

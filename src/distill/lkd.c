@@ -1,0 +1,152 @@
+/* The loop over one block. Samples go round in an order that is new in each epoch and follows from seed and step alone, so that
+ * a run can go on from any step. */
+#include "distill/lkd.h"
+
+#include "base/rng.h"
+#include "distill/loss.h"
+#include "distill/optimizer.h"
+
+#include <math.h>
+#include <string.h>
+
+static size_t values_of(const struct zq_lkd *run) /* of one sample */
+{
+    return run->samples.length * run->s->config.width;
+}
+
+/* Runs samples [first, first + n) of x at once. */
+static void forward(struct zq_student *s, const float *x, size_t n, size_t length, bool quantized, float *out)
+{
+    for (size_t i = 0; i < n; i++) s->lengths[i] = length;
+    zq_student_forward(s, &(struct zq_student_batch){x, s->lengths, n}, quantized, out);
+}
+
+static double loss_of(const struct zq_lkd *run, const float *y, const float *target, size_t n_tokens, float *dy)
+{
+    struct zq_student *s = run->s;
+    return (run->options.loss == ZQ_LOSS_KL ? zq_loss_kl : zq_loss_mse)(y, target, n_tokens, s->config.width, dy, s->row_sums, s->n_threads);
+}
+
+void zq_lkd_teach(struct zq_student *s, const struct zq_lkd_samples *samples, size_t batch, float *target)
+{
+    const size_t n_values = samples->length * s->config.width;
+    for (size_t i = 0; i < samples->n; i += batch) {
+        const size_t n = samples->n - i < batch ? samples->n - i : batch;
+        forward(s, samples->x + i * n_values, n, samples->length, false, target + i * n_values);
+    }
+}
+
+/* The sample that is k-th of an epoch: steps of a stride that has no factor in common with the number of samples. */
+static size_t sample_at(const struct zq_lkd *run, uint64_t position)
+{
+    const uint64_t n = run->samples.n - run->n_held, epoch = position / n;
+    uint64_t state = run->options.seed ^ epoch * 0x9e3779b97f4a7c15u, stride, a, b;
+    const uint64_t offset = zq_rng_next(&state) % n;
+    do {
+        stride = zq_rng_next(&state) % n;
+        for (a = stride, b = n; a;) {
+            const uint64_t rest = b % a;
+            b = a;
+            a = rest;
+        }
+    } while (b != 1);
+    return (size_t)((position % n * stride + offset) % n);
+}
+
+static zq_status check(const struct zq_student *s, const struct zq_lkd_samples *samples, const struct zq_lkd_options *o, zq_error *err)
+{
+    const bool fits = o->batch && o->batch <= s->max_sequences && samples->length && samples->length <= s->max_length &&
+                      o->batch <= s->max_tokens / samples->length;
+    if (!fits || !s->adam)
+        return zq_fail(err, ZQ_EINVAL, "batches of %zu samples of %zu tokens do not fit a block made for %zu samples, %zu tokens each, %zu in all",
+                       o->batch, samples->length, s->adam ? s->max_sequences : 0, s->max_length, s->max_tokens);
+    if (!(o->holdout >= 0 && o->holdout < 1)) return zq_fail(err, ZQ_EINVAL, "a share of %g to hold out, expected 0 <= share < 1", o->holdout);
+    return ZQ_OK;
+}
+
+zq_status zq_lkd_begin(struct zq_lkd *run, struct zq_student *s, const struct zq_lkd_samples *samples, const struct zq_lkd_options *options,
+                       zq_error *err)
+{
+    *run = (struct zq_lkd){.s = s, .samples = *samples, .options = *options};
+    zq_status st = check(s, samples, options, err);
+    if (st) return st;
+    run->n_held = (size_t)rint(options->holdout * (double)samples->n);
+    if (!run->n_held && options->holdout > 0) run->n_held = 1;
+    if (run->n_held >= samples->n)
+        return zq_fail(err, ZQ_EINVAL, "of %zu samples %zu are held out, and none is left to train on", samples->n, run->n_held);
+    memcpy(s->start, s->params, s->n_params * sizeof *s->start);
+    memset(s->moments, 0, 2 * s->n_params * sizeof *s->moments);
+    run->diverged = !zq_student_quantize(s);
+    run->before = zq_lkd_judge(run);
+    return ZQ_OK;
+}
+
+void zq_lkd_step(struct zq_lkd *run)
+{
+    struct zq_student *s = run->s;
+    const size_t batch = run->options.batch, n_values = values_of(run);
+    if (run->iteration >= run->options.n_iterations || run->diverged) return;
+    for (size_t i = 0; i < batch; i++) {
+        const size_t at = sample_at(run, (uint64_t)run->iteration * batch + i) * n_values;
+        memcpy(s->batch_x + i * n_values, run->samples.x + at, n_values * sizeof(float));
+        memcpy(s->batch_target + i * n_values, run->samples.target + at, n_values * sizeof(float));
+    }
+    forward(s, s->batch_x, batch, run->samples.length, true, s->batch_out);
+    loss_of(run, s->batch_out, s->batch_target, s->n_tokens, s->batch_out);
+    zq_student_backward(s, s->batch_out, NULL);
+    run->iteration++;
+    zq_adamw_step(run->options.rate, run->iteration, s->params, s->grads, s->moments, s->n_params, s->n_threads);
+    run->diverged = !zq_student_quantize(s);
+}
+
+double zq_lkd_judge(const struct zq_lkd *run)
+{
+    struct zq_student *s = run->s;
+    const size_t first = run->n_held ? run->samples.n - run->n_held : 0, n_values = values_of(run);
+    double total = 0;
+    if (run->diverged) return INFINITY;
+    for (size_t i = first; i < run->samples.n; i += run->options.batch) {
+        const size_t n = run->samples.n - i < run->options.batch ? run->samples.n - i : run->options.batch;
+        forward(s, run->samples.x + i * n_values, n, run->samples.length, true, s->batch_out);
+        total += loss_of(run, s->batch_out, run->samples.target + i * n_values, s->n_tokens, NULL) * (double)n;
+    }
+    return total / (double)(run->samples.n - first);
+}
+
+static void restore(struct zq_lkd *run)
+{
+    memcpy(run->s->params, run->s->start, run->s->n_params * sizeof(float));
+    zq_student_quantize(run->s);
+}
+
+double zq_lkd_end(struct zq_lkd *run)
+{
+    const double after = zq_lkd_judge(run);
+    if (after < run->before) return after;
+    restore(run);
+    return run->before;
+}
+
+zq_status zq_lkd_rate(double *rate, struct zq_student *s, const struct zq_lkd_samples *samples, const struct zq_lkd_options *options,
+                      zq_error *err)
+{
+    enum { RATES = 5, STEPS = 20 };
+    double best = INFINITY;
+    *rate = 0;
+    for (int i = 0; i < RATES; i++) {
+        struct zq_lkd trial;
+        struct zq_lkd_options o = *options;
+        o.n_iterations = STEPS;
+        o.rate = 5e-6 * pow(4, i);
+        zq_status st = zq_lkd_begin(&trial, s, samples, &o, err);
+        if (st) return st;
+        for (size_t k = 0; k < STEPS; k++) zq_lkd_step(&trial);
+        const double loss = zq_lkd_judge(&trial);
+        if (i == 0 || loss < best) {
+            best = loss;
+            *rate = o.rate;
+        }
+        restore(&trial);
+    }
+    return ZQ_OK;
+}

@@ -1,0 +1,238 @@
+/* Sizing and carving the memory of a student. The same code measures and assigns, so that the size printed beforehand is the
+ * size taken. */
+#include "distill/student.h"
+
+#include "base/alloc.h"
+#include "base/threads.h"
+#include "distill/fake.h"
+#include "model/modules.h"
+#include "model/session.h"
+
+#include <math.h>
+
+/* With base NULL it only measures. */
+struct carver {
+    uint8_t *base;
+    size_t used;
+    bool overflow;
+};
+
+/* n_rows * n_cols floats, rounded up to 64 bytes. */
+static float *carve(struct carver *c, size_t n_rows, size_t n_cols)
+{
+    size_t n, n_bytes, end;
+    const bool fits = zq_mul(n_rows, n_cols, &n) && zq_mul(n, sizeof(float), &n_bytes) && zq_add(n_bytes, 63, &n_bytes);
+    if (!fits || !zq_add(c->used, n_bytes / 64 * 64, &end)) {
+        c->overflow = true;
+        return NULL;
+    }
+    float *p = c->base ? (float *)(void *)(c->base + c->used) : NULL;
+    c->used = end;
+    return p;
+}
+
+static size_t *carve_sizes(struct carver *c, size_t n)
+{
+    return (size_t *)(void *)carve(c, n, sizeof(size_t) / sizeof(float));
+}
+
+/* Either all parameters or all gradients, in one order. */
+static void carve_weights(struct zq_student *s, struct carver *c, bool gradients)
+{
+    struct zq_student_norm *const norms[] = {&s->norm1, &s->norm2};
+    const char *const names[] = {s->config.arch->names.norm1, s->config.arch->names.norm2};
+    for (int r = 0; r < ZQ_N_LINEARS; r++) {
+        struct zq_student_linear *l = &s->linear[r];
+        *(gradients ? &l->dw : &l->w) = carve(c, l->n_rows, l->n_cols);
+        *(gradients ? &l->dbias : &l->bias) = carve(c, l->n_rows, 1);
+    }
+    for (size_t i = 0; i < ZQ_LEN(norms); i++) {
+        if (!names[i]) continue;
+        *(gradients ? &norms[i]->dgamma : &norms[i]->gamma) = carve(c, s->config.width, 1);
+        if (!s->config.arch->rms) *(gradients ? &norms[i]->dbeta : &norms[i]->beta) = carve(c, s->config.width, 1);
+    }
+}
+
+static void carve_parameters(struct zq_student *s, struct carver *c)
+{
+    const size_t before = c->used;
+    s->params = carve(c, 0, 0);
+    carve_weights(s, c, false);
+    s->n_params = (c->used - before) / sizeof(float);
+    s->grads = carve(c, 0, 0);
+    if (s->trains) carve_weights(s, c, true);
+    for (int r = 0; r < ZQ_N_LINEARS; r++) {
+        struct zq_student_linear *l = &s->linear[r];
+        l->fake = l->w;
+        if (!l->n_rows || l->layout.spec.w_bits == 16) continue;
+        l->fake = carve(c, l->n_rows, l->n_cols);
+        if (l->layout.row_groups) l->shared = carve(c, l->n_rows, 1);
+    }
+}
+
+/* Sets of maps, one bit for each role. */
+enum { INTO_ATTENTION = 1 << ZQ_QKV | 1 << ZQ_Q | 1 << ZQ_K | 1 << ZQ_V, INTO_FFN = 1 << ZQ_GATE | 1 << ZQ_UP };
+
+/* The forms in which the maps of a set read f [T, n] (NULL: the caller's array). keep: the floats are needed after them. */
+static struct zq_student_input carve_input(struct zq_student *s, struct carver *c, float *f, size_t n, unsigned maps, bool keep)
+{
+    struct zq_student_input in = {.f = f, .n = n};
+    bool codes = false;
+    for (int r = 0; r < ZQ_N_LINEARS; r++) {
+        if (!(maps & 1u << r) || !s->linear[r].n_rows) continue;
+        if (s->linear[r].layout.spec.a_bits == 8) codes = true;
+        else keep = true;
+    }
+    if (codes) in.fake = keep ? carve(c, s->max_tokens, n) : f;
+    return in;
+}
+
+static void carve_adam(struct zq_student *s, struct carver *c)
+{
+    const size_t T = s->max_tokens, D = s->config.width;
+    s->start = carve(c, s->n_params, 1);
+    s->moments = carve(c, s->n_params, 2);
+    s->batch_x = carve(c, T, D);
+    s->batch_target = carve(c, T, D);
+    s->batch_out = carve(c, T, D);
+    s->row_sums = (double *)(void *)carve(c, T, sizeof(double) / sizeof(float));
+    s->lengths = carve_sizes(c, s->max_sequences);
+}
+
+static void carve_activations(struct zq_student *s, struct carver *c)
+{
+    const struct zq_config *g = &s->config;
+    const size_t T = s->max_tokens, D = g->width, A = g->n_heads * g->head_dim;
+    const bool post = g->norm == ZQ_NORM_POST, shared = g->norm == ZQ_NORM_PARALLEL && !g->arch->names.norm2;
+    s->norm1.stats = carve(c, T, 2);
+    s->norm2.stats = carve(c, T, 2);
+    s->normed1 = carve(c, T, D);
+    if (!post && g->arch->names.norm2) s->normed2 = carve(c, T, D);
+    if (post) s->last = carve(c, T, D);
+    s->qkv = carve(c, T, s->ld_qkv);
+    s->attended = carve(c, T, A);
+    s->mid = carve(c, T, D);
+    s->up = carve(c, T, g->ffn_width);
+    if (g->gated) s->gate = carve(c, T, g->ffn_width);
+    s->act = carve(c, T, g->ffn_width);
+    s->attention_in = carve_input(s, c, post ? NULL : s->normed1, D, INTO_ATTENTION | (shared ? INTO_FFN : 0), post);
+    s->o_in = carve_input(s, c, s->attended, A, 1 << ZQ_O, false);
+    s->ffn_in = shared ? s->attention_in : carve_input(s, c, post ? s->normed1 : s->normed2, D, INTO_FFN, post);
+    s->down_in = carve_input(s, c, s->act, g->ffn_width, 1 << ZQ_DOWN, false);
+    if (!s->trains) return;
+    s->d_stream = carve(c, T, D);
+    s->d_in = carve(c, T, D);
+    s->d_qkv = carve(c, T, s->ld_qkv);
+    s->d_attended = carve(c, T, A);
+    s->d_up = carve(c, T, g->ffn_width);
+    if (g->gated) s->d_gate = carve(c, T, g->ffn_width);
+}
+
+static size_t largest_row(const struct zq_student *s)
+{
+    size_t n = 0;
+    for (int r = 0; r < ZQ_N_LINEARS; r++) n = s->linear[r].n_cols > n ? s->linear[r].n_cols : n;
+    return n;
+}
+
+static void carve_all(struct zq_student *s, struct carver *c)
+{
+    const size_t half = s->config.n_rotated / 2, attend = zq_student_attend_floats(s->max_length), fake = zq_fake_thread_floats(largest_row(s));
+    carve_parameters(s, c);
+    carve_activations(s, c);
+    if (s->adam) carve_adam(s, c);
+    s->begins = carve_sizes(c, s->max_sequences + 1);
+    s->positions = carve_sizes(c, s->max_tokens);
+    s->cos = carve(c, s->max_length, half);
+    s->sin = carve(c, s->max_length, half);
+    s->thread_floats = ((attend > fake ? attend : fake) + 15) / 16 * 16;
+    s->scratch = carve(c, (size_t)s->n_threads, s->thread_floats);
+}
+
+static struct zq_heads heads_of(const struct zq_config *c)
+{
+    const size_t n = c->head_dim, q = c->n_heads * n;
+    if (c->arch->qkv_rows == ZQ_QKV_BY_HEAD) return (struct zq_heads){c->n_heads, c->n_kv_heads, n, 0, n, 2 * n, 3 * n, 3 * n};
+    return (struct zq_heads){c->n_heads, c->n_kv_heads, n, 0, q, q + c->n_kv_heads * n, n, n};
+}
+
+static zq_status check(const struct zq_student_options *o, zq_error *err)
+{
+    enum { MAX_TOKENS = 1 << 24 }; /* keeps the sizes that BLAS takes as int far from overflow */
+    if (!o->max_sequences || !o->max_length || !o->max_tokens) return zq_fail(err, ZQ_EINVAL, "a batch needs at least one sequence of one token");
+    if (o->max_length > o->config->max_length)
+        return zq_fail(err, ZQ_ELIMIT, "sequences of %zu tokens are above the model's limit of %zu", o->max_length, o->config->max_length);
+    if (o->max_tokens > MAX_TOKENS || o->max_sequences > MAX_TOKENS)
+        return zq_fail(err, ZQ_ELIMIT, "a batch of %zu sequences and %zu tokens, the limit is %d", o->max_sequences, o->max_tokens, (int)MAX_TOKENS);
+    return ZQ_OK;
+}
+
+/* Everything but the memory: sizes, and pointers as offsets from `base`. */
+static void plan(struct zq_student *s, const struct zq_student_options *o, struct carver *c)
+{
+    *s = (struct zq_student){
+        .config = *o->config, .n_threads = o->n_threads, .trains = o->trains, .adam = o->trains && o->adam,
+        .max_sequences = o->max_sequences, .max_length = o->max_length, .max_tokens = o->max_tokens,
+        .heads = heads_of(o->config), .ld_qkv = (o->config->n_heads + 2 * o->config->n_kv_heads) * o->config->head_dim,
+        .score_scale = (float)(1 / sqrt((double)o->config->head_dim)),
+    };
+    for (int r = 0; r < ZQ_N_LINEARS; r++) {
+        if (!o->config->arch->names.linear[r]) continue;
+        s->linear[r].n_rows = zq_linear_rows(o->config, (enum zq_linear_role)r);
+        s->linear[r].n_cols = zq_linear_cols(o->config, (enum zq_linear_role)r);
+        s->linear[r].layout = o->layouts[r];
+    }
+    carve_all(s, c);
+}
+
+zq_status zq_student_bytes(size_t *n_bytes, const struct zq_student_options *options, zq_error *err)
+{
+    *n_bytes = 0;
+    zq_status st = check(options, err);
+    if (st) return st;
+    struct zq_student s;
+    struct carver c = {0};
+    plan(&s, options, &c);
+    if (c.overflow) return zq_fail(err, ZQ_ELIMIT, "the memory to train a block on %zu tokens is no number", options->max_tokens);
+    *n_bytes = c.used;
+    return ZQ_OK;
+}
+
+zq_status zq_student_create(struct zq_student **out, const struct zq_student_options *options, zq_error *err)
+{
+    size_t n_bytes;
+    *out = NULL;
+    zq_status st = zq_student_bytes(&n_bytes, options, err);
+    if (st) return st;
+    struct zq_student *s = zq_alloc(sizeof *s);
+    void *memory = s ? zq_alloc_zero(n_bytes) : NULL;
+    if (!memory) {
+        zq_free(s);
+        return zq_fail(err, ZQ_ENOMEM, "no memory to train a block: %zu bytes", n_bytes);
+    }
+    struct carver c = {.base = memory};
+    plan(s, options, &c);
+    s->memory = memory;
+    zq_rotary_tables(&s->config, s->max_length, s->cos, s->sin);
+    *out = s;
+    return ZQ_OK;
+}
+
+void zq_student_free(struct zq_student *s)
+{
+    if (!s) return;
+    zq_free(s->memory);
+    zq_free(s);
+}
+
+bool zq_student_quantize(struct zq_student *s)
+{
+    bool finite = true;
+    for (int r = 0; r < ZQ_N_LINEARS; r++) {
+        const struct zq_student_linear *l = &s->linear[r];
+        if (l->fake == l->w) continue;
+        const struct zq_fake_weights a = {l->w, l->fake, l->n_rows, l->n_cols, &l->layout, l->shared};
+        if (!zq_fake_weights(&a, s->n_threads, s->scratch, s->thread_floats)) finite = false;
+    }
+    return finite;
+}

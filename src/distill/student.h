@@ -1,0 +1,135 @@
+/* One transformer block in training: float weights, what their codes would stand for, gradients, and the activations of one
+ * batch. Forward and backward are written once and driven by the architecture row, as model/block.c is for running.
+ *
+ * The same block is teacher and student: fed float (quantized false) before training starts, it gives the targets.
+ * All memory is one piece, whose size follows from the options alone; loading another layer takes no more. */
+#ifndef ZQ_DISTILL_STUDENT_H
+#define ZQ_DISTILL_STUDENT_H
+
+#include "base/status.h"
+#include "model/config.h"
+#include "quant/scheme.h"
+
+struct zq_student_options {
+    const struct zq_config *config; /* copied */
+    struct zq_layout layouts[ZQ_N_LINEARS]; /* how each map is quantized; those of maps that the family lacks are not read */
+    size_t max_sequences; /* of a batch */
+    size_t max_length;    /* tokens of a sequence, <= config->max_length */
+    size_t max_tokens;    /* of a batch, all sequences together */
+    bool trains;          /* false: forward only, nothing is kept for gradients */
+    bool adam;            /* with trains: memory for lkd.h, two moments and a copy of every parameter and a batch */
+    int n_threads;        /* >= 1 */
+};
+
+/* A linear map. Rows are output channels, whatever the layout in the file. */
+struct zq_student_linear {
+    size_t n_rows, n_cols; /* 0: the family has no such map */
+    struct zq_layout layout;
+    bool has_bias;         /* the file has one; bias is all zeros otherwise */
+    float *w, *bias;       /* [n_rows, n_cols], [n_rows]: slices of params */
+    float *dw, *dbias;     /* their gradients: slices of grads */
+    float *fake;           /* [n_rows, n_cols]: the values of the codes; w itself where weights stay float */
+    float *shared;         /* [n_rows] scratch, groups of rows only */
+};
+
+struct zq_student_norm {
+    float *gamma, *beta;   /* [width]; gamma NULL: no such norm, beta NULL: RMSNorm */
+    float *dgamma, *dbeta;
+    float *stats;          /* [T, 2] of the latest forward pass */
+};
+
+/* What maps read: floats, and INT8 tokens as floats for maps with 8-bit activations. The two are one array where nothing needs
+ * the floats any more. */
+struct zq_student_input {
+    const float *f; /* [T, n] */
+    float *fake;    /* [T, n]; NULL: no map wants it */
+    size_t n;
+};
+
+struct zq_student {
+    struct zq_config config;
+    int n_threads;
+    size_t max_sequences, max_length, max_tokens;
+    bool trains, adam;
+    struct zq_heads heads;
+    size_t ld_qkv;
+    float score_scale;     /* 1 / sqrt(head_dim) */
+    void *memory;          /* all arrays below and above; T = max_tokens, D = width, F = ffn_width, A = n_heads * head_dim */
+
+    float *params, *grads; /* [n_params]: every weight, bias and norm in a row; gaps between them stay 0 in both */
+    size_t n_params;
+    struct zq_student_linear linear[ZQ_N_LINEARS];
+    struct zq_student_norm norm1, norm2;
+
+    size_t n_sequences, n_tokens; /* of the latest batch */
+    size_t *begins;        /* [max_sequences + 1] first token of each sequence, then n_tokens */
+    size_t *positions;     /* [T] of each token in its sequence */
+    bool quantized;        /* the latest forward pass was the student's */
+    const float *x;        /* [T, D] its input */
+    struct zq_student_input attention_in, o_in, ffn_in, down_in;
+    float *normed1, *normed2; /* [T, D] outputs of the norms; post: that of norm2 is the caller's */
+    float *qkv;            /* [T, ld_qkv] after rotation */
+    float *attended;       /* [T, A] */
+    float *mid;            /* [T, D] x + attention */
+    float *last;           /* [T, D] before norm2 where norms come last, else unused */
+    float *up, *gate, *act; /* [T, F]; gate only in gated families */
+    float *cos, *sin;      /* [max_length, n_rotated / 2] */
+
+    float *d_stream, *d_in; /* [T, D] gradients of the residual stream and of a norm's output */
+    float *d_qkv, *d_attended; /* as qkv, attended */
+    float *d_up, *d_gate;  /* as up, gate */
+
+    float *start, *moments; /* adam: [n_params] to fall back on, [2, n_params] */
+    float *batch_x, *batch_target, *batch_out; /* adam: [T, D] */
+    double *row_sums;      /* adam: [T] */
+    size_t *lengths;       /* adam: [max_sequences] */
+
+    float *scratch;        /* [n_threads, thread_floats] */
+    size_t thread_floats;
+};
+
+/* Bytes that zq_student_create will take. ZQ_EINVAL or ZQ_ELIMIT, with *n_bytes 0, for sizes that cannot be. */
+zq_status zq_student_bytes(size_t *n_bytes, const struct zq_student_options *options, zq_error *err);
+/* All weights are 0 until they are loaded or written by the caller. *out is NULL unless ZQ_OK. */
+zq_status zq_student_create(struct zq_student **out, const struct zq_student_options *options, zq_error *err);
+void zq_student_free(struct zq_student *s); /* accepts NULL */
+
+/* Reads the float weights of a layer of a model (header_only is enough). ZQ_EUNSUPPORTED if a map is quantized already. */
+zq_status zq_student_load(struct zq_student *s, const zq_model *model, size_t layer, zq_error *err);
+
+/* Brings `fake` of every map up to date with its weights; due after each change of params. false if a weight is NaN or infinite. */
+bool zq_student_quantize(struct zq_student *s);
+
+/* A batch: rows of several sequences, one after the other, each from position 0. */
+struct zq_student_batch {
+    const float *x;        /* [sum of lengths, width]; must stay until the backward pass */
+    const size_t *lengths; /* [n_sequences], each 1 .. max_length */
+    size_t n_sequences;
+};
+/* out [n_tokens, width] = the block's output, not x. quantized: with fake weights and INT8 tokens, else all float. The batch
+ * fits the options. */
+void zq_student_forward(struct zq_student *s, const struct zq_student_batch *batch, bool quantized, float *out);
+/* Gradients of the latest forward pass from dy [n_tokens, width], the gradient of its output: overwrites grads, and dx
+ * [n_tokens, width] unless it is NULL. Only for a student that trains. */
+void zq_student_backward(struct zq_student *s, const float *dy, float *dx);
+
+/* ---- parts, for forward.c and backward.c ---------------------------------------------------------------------------- */
+
+/* Rotates queries and keys of qkv and leaves attention in `attended`. */
+void zq_student_attend(struct zq_student *s);
+/* d_qkv from d_attended. */
+void zq_student_attend_back(struct zq_student *s);
+/* Scratch of one thread for both. */
+size_t zq_student_attend_floats(size_t max_length);
+
+/* The form of its input that a map reads in the latest pass, and the weights it multiplies with. */
+static inline const float *zq_student_read(const struct zq_student *s, const struct zq_student_linear *l, const struct zq_student_input *in)
+{
+    return s->quantized && l->layout.spec.a_bits == 8 ? in->fake : in->f;
+}
+static inline const float *zq_student_weights(const struct zq_student *s, const struct zq_student_linear *l)
+{
+    return s->quantized ? l->fake : l->w;
+}
+
+#endif
