@@ -41,7 +41,7 @@ paragraph() {
 tools/install-deps.sh
 echo "== building"
 mkdir -p build
-if ! { cmake --preset release && cmake --build --preset release; } > build/demo-build.log 2>&1; then
+if ! { cmake --preset release && cmake --build --preset release --target zq; } > build/demo-build.log 2>&1; then
     cat build/demo-build.log >&2
     exit 1
 fi

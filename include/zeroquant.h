@@ -145,7 +145,8 @@ ZQ_API void zq_ids_free(zq_ids *ids); /* accepts NULL and zero */
 /* Appends the ids of text[0..n_bytes). Invalid UTF-8 is read as U+FFFD, one for each maximal invalid part. With
  * add_special the post-processor of the tokenizer adds its tokens ([CLS] .. [SEP], <s>). pair may be NULL; else it is
  * the second sequence. Text that looks like a special token becomes that token, as in the reference library.
- * Returns ZQ_OK, ZQ_EINVAL (a word without any token and without unknown token), ZQ_ELIMIT (regex limits) or ZQ_ENOMEM; on failure out is unchanged. */
+ * Returns ZQ_OK, ZQ_EINVAL (a word without any token and without unknown token), ZQ_ELIMIT (regex limits) or ZQ_ENOMEM; on failure out is
+ * unchanged. */
 ZQ_API zq_status zq_tokenizer_encode(const zq_tokenizer *tokenizer, const char *text, size_t n_bytes, const char *pair,
                                      size_t pair_bytes, bool add_special, zq_ids *out, zq_error *err);
 

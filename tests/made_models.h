@@ -180,12 +180,12 @@ static inline void assert_same_tree(const char *a, const char *b)
     DIR *dir = opendir(a);
     assert_non_null(dir);
     for (struct dirent *e; (e = readdir(dir));) {
-        char x[1200], y[1200];
         if (e->d_name[0] == '.') continue;
-        snprintf(x, sizeof x, "%s/%s", a, e->d_name);
-        snprintf(y, sizeof y, "%s/%s", b, e->d_name);
+        char *x = zq_path_join(a, e->d_name), *y = zq_path_join(b, e->d_name);
         if (zq_is_directory(x)) assert_same_tree(x, y);
         else assert_same_file(x, y);
+        zq_free(x);
+        zq_free(y);
     }
     closedir(dir);
 }

@@ -47,7 +47,7 @@ check_layers() {
         fi
     done < <(include_lines src)
     while read -r place target; do
-        [ "$target" = zeroquant.h ] || [ -e "cli/$target" ] || echo "$place the program may include zeroquant.h only, not \"$target\""
+        [ "$target" = zeroquant.h ] || [[ $target != */* && -e cli/$target ]] || echo "$place the program may include zeroquant.h only, not \"$target\""
     done < <(include_lines cli)
 }
 
@@ -104,8 +104,11 @@ check_symbols() {
         { split($1, place, ":"); object = place[2]; sub(/\.o$/, "", object); symbol = $NF; sub(/@.*/, "", symbol) }
         symbol ~ /^(_?exit|_Exit|quick_exit|abort|__assert_fail|perror|puts|putchar|putc|fputs|fputc|fwrite|stdout|stderr)$/ ||
         symbol ~ /^(__)?v?f?printf(_chk)?$/ { print object ": the library must not call " symbol }
-        symbol ~ /^(malloc|calloc|realloc|free|aligned_alloc|posix_memalign|strdup|__strdup|strndup|asprintf|__asprintf_chk)$/ && object != "alloc.c" {
-            print object ": memory comes from base/alloc.h, not from " symbol }'
+        symbol ~ /^(malloc|calloc|realloc|aligned_alloc|posix_memalign|strdup|__strdup|strndup|asprintf|__asprintf_chk)$/ && object != "alloc.c" {
+            print object ": memory comes from base/alloc.h, not from " symbol }
+        symbol == "free" && object != "alloc.c" { frees[object] }
+        symbol == "scandir" { scans[object] } # which hands out memory of libc
+        END { for (object in frees) if (!(object in scans)) print object ": memory goes back through zq_free, not free" }'
 }
 
 report < <(check_layers)

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Installs what building needs, with --tests also what the tests need, on Debian 12 and 13 and Ubuntu 24.04.
+# Installs what the presets need to build program and tests, with --tests also what running the tests needs, on Debian 12 and 13 and Ubuntu 24.04.
 # When everything is there it returns at once, without asking for root or the network.
 set -eu
 
-packages="gcc libc6-dev cmake ninja-build pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libssl-dev libopenblas-openmp-dev"
-test_packages="g++ libcmocka-dev xz-utils time"
+packages="gcc libc6-dev cmake ninja-build pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libssl-dev libopenblas-openmp-dev libcmocka-dev"
+test_packages="g++ xz-utils time"
 
 case "${1-}" in
     "") ;;

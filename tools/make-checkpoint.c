@@ -4,7 +4,6 @@
  * which maps have a bias is known here. The values are windows into one pool of normal numbers, so writing runs at the speed
  * of the disk; within a tensor no two rows start at the same place of the pool. */
 #include "base/alloc.h"
-#include "base/half.h"
 #include "base/rng.h"
 #include "checkpoint/safetensors.h"
 #include "model/config.h"

@@ -83,8 +83,8 @@ static zq_status remark_conv1d(struct zq_plan *plan, const struct census *c, zq_
 {
     const char *family = plan->config.arch->model_type;
     struct zq_remarks *r = &plan->remarks;
-    zq_status st = zq_remark(r, err, "transformers must not load a compressed %s: its Conv1D maps are no nn.Linear, so that 8-bit ones fail and 4-bit "
-                             "ones silently get random weights.", family);
+    zq_status st = zq_remark(r, err, "transformers must not load a compressed %s: its Conv1D maps are no nn.Linear, so that 8-bit ones fail and "
+                             "4-bit ones silently get random weights.", family);
     if (st) return st;
     if (c->n_embeddings) return zq_remark(r, err, "Only this program reads a %s with a quantized embedding; vLLM expects it in float.", family);
     return zq_remark(r, err, "This program reads it, and by its source vLLM does.");

@@ -40,7 +40,8 @@ static zq_status save(const zq_session *s, const zq_model_info *info, bool hidde
     return st;
 }
 
-zq_status zq_forward_save(const zq_model *model, const int32_t *ids, const uint8_t *types, size_t n, bool hidden, int n_threads, const char *path, zq_error *err)
+zq_status zq_forward_save(const zq_model *model, const int32_t *ids, const uint8_t *types, size_t n, bool hidden, int n_threads, const char *path,
+                          zq_error *err)
 {
     zq_model_info info;
     zq_model_info_get(model, &info);

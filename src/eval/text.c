@@ -135,7 +135,8 @@ static zq_status run(struct evaluation *e, const zq_eval_options *o, zq_eval_res
             kl += e->scores[t].kl;
             same += e->scores[t].same_top;
         }
-        if (o->progress && !o->progress(o->user, w + 1, e->n_windows)) return zq_fail(err, ZQ_ECANCELLED, "cancelled after %zu of %zu windows", w + 1, e->n_windows);
+        if (o->progress && !o->progress(o->user, w + 1, e->n_windows))
+            return zq_fail(err, ZQ_ECANCELLED, "cancelled after %zu of %zu windows", w + 1, e->n_windows);
     }
     zq_model_info info;
     zq_model_info_get(e->models[0], &info);

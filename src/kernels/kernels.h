@@ -11,7 +11,7 @@
  *                l and l+8 are added, then l and l+4, l+2, l+1.                        Sums over a row: norms, softmax
  * max and min return the second operand if the first is NaN. rne(x) rounds half to even.
  *
- * exp, tanh, erf, ... are the polynomials of kernels/math.h, the same on every level.
+ * exp, tanh and the activation functions are those of kernels/math.h, the same on every level; exp(-inf) is 0.
  * No kernel reads or writes outside the arrays it is given; all tail sizes are allowed; alignment is that of the element
  * type except where packed weights are concerned (64 bytes). Inputs are finite unless said otherwise; a NaN gives some result,
  * never a fault. */
@@ -64,7 +64,8 @@ struct zq_activate {
     enum zq_activation act;
     struct zq_rows_out out; /* out.f may equal x */
 };
-/* y = act(x) (* times). ZQ_ACT_NONE with out.q is plain quantization of tokens. */
+/* y = act(x) (* times). ZQ_ACT_NONE with out.q is plain quantization of tokens. With q alone, y is computed twice: give f, too
+ * (it may be x), where the input may be overwritten. */
 
 /* ---- products ----------------------------------------------------------------------------------------------------- */
 
@@ -130,7 +131,7 @@ struct zq_rotary {
 /* For each pair (a, b) with c = cos, s = sin: a' = fma(a, c, -(b * s)), b' = fma(b, c, a * s). */
 
 struct zq_keep { /* rotates q and k of new tokens, and appends k and v to the cache */
-    float *qkv;         /* [n_tokens, ld]; q is rotated in place */
+    float *qkv;         /* [n_tokens, ld]; q and k are rotated in place */
     size_t ld, n_tokens;
     size_t position;    /* of the first token: its index in the cache and in the rotary tables */
     struct zq_heads heads;
@@ -143,7 +144,7 @@ struct zq_attend {
     size_t ld, n_tokens;
     size_t position;     /* of the first token */
     size_t n_keys;       /* keys in the cache, these tokens' own included */
-    size_t window;       /* a token sees keys j with i - j < window; 0: no limit */
+    size_t window;       /* the token at position i sees keys j with i - j < window; 0: no limit */
     bool causal;         /* a token sees keys up to its own position; else all n_keys */
     float scale;         /* of scores */
     struct zq_heads heads;

@@ -23,7 +23,8 @@ static void mark_used(struct binder *b, const struct zq_tensor *t)
 }
 
 /* A float tensor of n values as F32. optional: *out stays NULL when the file has none. */
-static void read_vector(struct binder *b, float **out, const char *prefix, const char *pattern, size_t layer, const char *suffix, size_t n, bool optional)
+static void read_vector(struct binder *b, float **out, const char *prefix, const char *pattern, size_t layer, const char *suffix, size_t n,
+                        bool optional)
 {
     if (b->status) return;
     char *name = zq_tensor_name(prefix, pattern, layer, suffix);

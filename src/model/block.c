@@ -67,8 +67,10 @@ static void ffn(struct zq_session *s, const struct zq_block *b, struct zq_rows i
     const size_t n = s->n_tokens, width = c->ffn_width;
     zq_linear_run(&s->ops, &b->linear[ZQ_UP], in, n, NULL, s->ffn.f, width);
     if (c->gated) zq_linear_run(&s->ops, &b->linear[ZQ_GATE], in, n, NULL, s->gate, width);
-    zq_activate_run(&s->ops, c->activation, c->gated ? s->gate : s->ffn.f, c->gated ? s->ffn.f : NULL, width, n, width, s->ffn, b->down_in);
-    zq_linear_run(&s->ops, &b->linear[ZQ_DOWN], s->ffn, n, s->x.f, s->x.f, c->width);
+    struct zq_rows y = s->ffn; /* overwrites what it is computed from, so that act() is computed once for range and codes */
+    if (c->gated) y.f = s->gate;
+    zq_activate_run(&s->ops, c->activation, y.f, c->gated ? s->ffn.f : NULL, width, n, width, y, (struct zq_forms){true, b->down_in.q});
+    zq_linear_run(&s->ops, &b->linear[ZQ_DOWN], y, n, s->x.f, s->x.f, c->width);
 }
 
 static struct zq_forms either(struct zq_forms a, struct zq_forms b)

@@ -2,6 +2,7 @@
  * puts them all into rope_parameters: both are looked up, the newer place first. */
 #include "model/config.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Sizes above these are damaged files, not models; they keep products of sizes far from overflow. */
@@ -96,7 +97,8 @@ static void read_rotary(struct reader *r, struct zq_config *c)
     const json_t *v5 = json_object_get(r->config, "rope_parameters"), *v4 = json_object_get(r->config, "rope_scaling");
     if (json_is_object(v5) && json_is_object(json_object_get(v5, "full_attention"))) v5 = json_object_get(v5, "full_attention");
     c->theta = read_real(r, r->config, "rope_theta", read_real(r, r->config, "rotary_emb_base", c->arch->default_theta));
-    double part = read_real(r, r->config, "partial_rotary_factor", read_real(r, r->config, "rotary_pct", c->arch->qkv_rows == ZQ_QKV_BY_HEAD ? 0.25 : 1));
+    double part =
+        read_real(r, r->config, "partial_rotary_factor", read_real(r, r->config, "rotary_pct", c->arch->qkv_rows == ZQ_QKV_BY_HEAD ? 0.25 : 1));
     if (json_is_object(v5)) {
         c->theta = read_real(r, v5, "rope_theta", c->theta);
         part = read_real(r, v5, "partial_rotary_factor", part);
@@ -110,7 +112,8 @@ static void read_rotary(struct reader *r, struct zq_config *c)
     c->n_rotated = (size_t)((double)c->head_dim * part);
     c->n_rotated = read_size(r, c->arch->keys.rotary_dim, (int64_t)c->head_dim, c->n_rotated);
     if (!r->status && (!c->n_rotated || c->n_rotated % 2))
-        r->status = zq_fail(r->err, ZQ_EFORMAT, "%s: %zu rotary dimensions of a head of %zu, expected an even number", r->name, c->n_rotated, c->head_dim);
+        r->status =
+            zq_fail(r->err, ZQ_EFORMAT, "%s: %zu rotary dimensions of a head of %zu, expected an even number", r->name, c->n_rotated, c->head_dim);
 }
 
 static void read_kind(struct reader *r, struct zq_config *c)
@@ -179,11 +182,10 @@ zq_status zq_config_read(struct zq_config *out, const json_t *config, const char
     if (!model_type) return zq_fail(err, ZQ_EFORMAT, "%s: \"model_type\" is missing", name);
     struct zq_config c = {.arch = zq_arch_find(model_type)};
     if (!c.arch) {
-        char known[256] = "";
-        for (const struct zq_arch *a = zq_archs; a->model_type; a++) {
-            if (*known) strcat(known, ", ");
-            strcat(known, a->model_type); /* eight short names; the test of this sentence fails long before 256 */
-        }
+        char known[256];
+        size_t used = 0;
+        for (const struct zq_arch *a = zq_archs; a->model_type && used < sizeof known; a++)
+            used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", used ? ", " : "", a->model_type);
         return zq_fail(err, ZQ_EUNSUPPORTED, "%s: model_type \"%s\" is not supported, only %s are", name, model_type, known);
     }
     const struct zq_config_keys *k = &c.arch->keys;

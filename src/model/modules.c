@@ -38,7 +38,8 @@ static zq_status find_prefix(struct zq_modules *m, const struct zq_arch *arch, c
         m->prefix = zq_strdup(arch->prefixes[i]);
         return m->prefix ? ZQ_OK : zq_fail(err, ZQ_ENOMEM, "%s: no memory for tensor names", ckpt->dir);
     }
-    return zq_fail(err, ZQ_EFORMAT, "%s: there is no tensor \"%s%s.weight\", with or without its prefix", ckpt->dir, arch->prefixes[0], arch->names.tokens);
+    return zq_fail(err, ZQ_EFORMAT, "%s: there is no tensor \"%s%s.weight\", with or without its prefix", ckpt->dir, arch->prefixes[0],
+                   arch->names.tokens);
 }
 
 /* Appends a copy of `item` whose name is made from the parts. */
@@ -102,7 +103,8 @@ zq_status zq_modules_list(struct zq_modules *out, const struct zq_config *c, con
     size_t capacity = 0;
     const struct zq_tensor_names *names = &c->arch->names;
     zq_status st = find_prefix(&m, c->arch, ckpt, err);
-    const struct zq_module tokens = {.class_name = "Embedding", .part = ZQ_PART_TOKENS, .layer = SIZE_MAX, .n_rows = c->vocab, .n_cols = c->embed_width};
+    const struct zq_module tokens = {
+        .class_name = "Embedding", .part = ZQ_PART_TOKENS, .layer = SIZE_MAX, .n_rows = c->vocab, .n_cols = c->embed_width};
     if (!st) st = add(&m, &capacity, tokens, m.prefix, names->tokens, err);
     if (!st) st = add_present(&m, &capacity, ckpt, ZQ_PART_OTHER, m.prefix, names->project_in, c->width, c->embed_width, err);
     if (!st) st = add_blocks(&m, &capacity, c, err);

@@ -61,14 +61,16 @@ static void normalize(float *v, size_t n)
     for (size_t i = 0; i < n && length > 0; i++) v[i] = (float)(v[i] / length);
 }
 
-zq_status zq_session_embed(zq_session *session, const int32_t *ids, const uint8_t *types, size_t n, zq_pooling pooling, bool unit, float *out, zq_error *err)
+zq_status zq_session_embed(zq_session *session, const int32_t *ids, const uint8_t *types, size_t n, zq_pooling pooling, bool unit, float *out,
+                           zq_error *err)
 {
     const zq_model *m = session->model;
     if (pooling == ZQ_POOL_AUTO) {
         pooling = m->pooling;
         unit = unit || m->pool_normalize;
     }
-    if (m->config.arch->causal) return zq_fail(err, ZQ_EUNSUPPORTED, "%s: embeddings need an encoder, this is a %s model", m->dir, m->config.arch->model_type);
+    if (m->config.arch->causal)
+        return zq_fail(err, ZQ_EUNSUPPORTED, "%s: embeddings need an encoder, this is a %s model", m->dir, m->config.arch->model_type);
     const zq_input input = {.ids = ids, .types = types, .n = n};
     zq_status st = zq_session_step(session, &input, 1, err);
     if (st) return st;

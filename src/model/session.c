@@ -115,7 +115,8 @@ static zq_status resolve(struct zq_session *s, const zq_session_options *o, zq_e
     enum { MAX_SEQUENCES = 1 << 16, DEFAULT_BATCH = 512 };
     const struct zq_config *g = &s->model->config;
     if (o->n_sequences > MAX_SEQUENCES) return zq_fail(err, ZQ_ELIMIT, "%zu sequences, the limit is %d", o->n_sequences, (int)MAX_SEQUENCES);
-    if (o->max_length > g->max_length) return zq_fail(err, ZQ_ELIMIT, "max_length %zu is above the model's limit of %zu", o->max_length, g->max_length);
+    if (o->max_length > g->max_length)
+        return zq_fail(err, ZQ_ELIMIT, "max_length %zu is above the model's limit of %zu", o->max_length, g->max_length);
     s->n_sequences = o->n_sequences ? o->n_sequences : 1;
     s->max_length = o->max_length ? o->max_length : g->max_length;
     s->max_batch_tokens = o->max_batch_tokens ? o->max_batch_tokens : s->max_length < DEFAULT_BATCH ? s->max_length : DEFAULT_BATCH;
@@ -182,7 +183,8 @@ static zq_status check_inputs(struct zq_session *s, const zq_input *inputs, size
     if (!n_inputs || n_inputs > s->n_sequences) return zq_fail(err, ZQ_EINVAL, "%zu inputs in a step, expected 1 to %zu", n_inputs, s->n_sequences);
     for (size_t i = 0; i < n_inputs; i++) {
         const zq_input *in = &inputs[i];
-        if (in->sequence >= s->n_sequences) return zq_fail(err, ZQ_EINVAL, "input %zu: slot %zu, the session has %zu", i, in->sequence, s->n_sequences);
+        if (in->sequence >= s->n_sequences)
+            return zq_fail(err, ZQ_EINVAL, "input %zu: slot %zu, the session has %zu", i, in->sequence, s->n_sequences);
         for (size_t j = 0; j < i; j++)
             if (inputs[j].sequence == in->sequence) return zq_fail(err, ZQ_EINVAL, "inputs %zu and %zu name the same slot %zu", j, i, in->sequence);
         if (!in->n) return zq_fail(err, ZQ_EINVAL, "input %zu is empty", i);
@@ -194,7 +196,8 @@ static zq_status check_inputs(struct zq_session *s, const zq_input *inputs, size
         tokens += in->n;
         rows += in->all_logits && c->kind != ZQ_ENCODER_CLASSIFY ? in->n : 1;
     }
-    if (tokens > s->max_batch_tokens) return zq_fail(err, ZQ_ELIMIT, "%zu tokens in a step, the session was made for %zu", tokens, s->max_batch_tokens);
+    if (tokens > s->max_batch_tokens)
+        return zq_fail(err, ZQ_ELIMIT, "%zu tokens in a step, the session was made for %zu", tokens, s->max_batch_tokens);
     if (rows > s->max_logit_rows && c->kind != ZQ_ENCODER)
         return zq_fail(err, ZQ_ELIMIT, "%zu rows of logits in a step, the session was made for %zu", rows, s->max_logit_rows);
     return ZQ_OK;

@@ -53,7 +53,8 @@ static zq_status find_packed(struct zq_stored *w, const struct zq_checkpoint *ck
 {
     w->weight = find(ckpt, w->name, ".weight_packed");
     if (!w->weight) return zq_fail(err, ZQ_EFORMAT, "%s: tensor %s.weight_packed is missing", ckpt->dir, w->name);
-    if (w->weight->dtype != ZQ_I32) return zq_fail(err, ZQ_EFORMAT, "tensor %s is %s, expected I32", w->weight->name, zq_dtype_name(w->weight->dtype));
+    if (w->weight->dtype != ZQ_I32)
+        return zq_fail(err, ZQ_EFORMAT, "tensor %s is %s, expected I32", w->weight->name, zq_dtype_name(w->weight->dtype));
     const size_t per_word = 32 / (size_t)w->spec.w_bits;
     zq_status st = expect_shape(w->weight, w->n_rows, (w->n_cols + per_word - 1) / per_word, err);
     const struct zq_tensor *shape = find(ckpt, w->name, ".weight_shape");
@@ -62,7 +63,8 @@ static zq_status find_packed(struct zq_stored *w, const struct zq_checkpoint *ck
     if (shape->dtype != ZQ_I64 || shape->n_bytes != sizeof dims) return zq_fail(err, ZQ_EFORMAT, "tensor %s is not I64 [2]", shape->name);
     memcpy(dims, shape->bytes, sizeof dims);
     if (dims[0] != (int64_t)w->n_rows || dims[1] != (int64_t)w->n_cols)
-        return zq_fail(err, ZQ_EFORMAT, "tensor %s says [%lld, %lld], expected [%zu, %zu]", shape->name, (long long)dims[0], (long long)dims[1], w->n_rows, w->n_cols);
+        return zq_fail(err, ZQ_EFORMAT, "tensor %s says [%lld, %lld], expected [%zu, %zu]", shape->name, (long long)dims[0], (long long)dims[1],
+                       w->n_rows, w->n_cols);
     return ZQ_OK;
 }
 
@@ -80,7 +82,8 @@ zq_status zq_stored_find(struct zq_stored *out, const struct zq_module *module, 
         if (!w.weight) return zq_fail(err, ZQ_EFORMAT, "%s: tensor %s.weight is missing", ckpt->dir, w.name);
         const bool right = w.storage == ZQ_STORED_INT ? w.weight->dtype == ZQ_I8 : zq_dtype_is_float(w.weight->dtype);
         if (!right)
-            return zq_fail(err, ZQ_EFORMAT, "tensor %s is %s, expected %s", w.weight->name, zq_dtype_name(w.weight->dtype), w.storage == ZQ_STORED_INT ? "I8" : "F32, F16 or BF16");
+            return zq_fail(err, ZQ_EFORMAT, "tensor %s is %s, expected %s", w.weight->name, zq_dtype_name(w.weight->dtype),
+                           w.storage == ZQ_STORED_INT ? "I8" : "F32, F16 or BF16");
         st = w.transposed ? expect_shape(w.weight, w.n_cols, w.n_rows, err) : expect_shape(w.weight, w.n_rows, w.n_cols, err);
     }
     if (!st && w.storage != ZQ_STORED_FLOAT) st = find_scale(&w, ckpt, err);
@@ -206,7 +209,8 @@ zq_status zq_linear_make(struct zq_linear *out, const struct zq_stored *w, const
         .w = {.n_rows = w->n_rows, .n_cols = w->n_cols, .k_group = w->spec.k_group, .dtype = w->weight->dtype},
     };
     zq_status st = ZQ_OK;
-    if (w->n_cols > MAX_COLS) st = zq_fail(err, ZQ_EUNSUPPORTED, "module %s has %zu input channels, the limit is %d", w->name, w->n_cols, (int)MAX_COLS);
+    if (w->n_cols > MAX_COLS)
+        st = zq_fail(err, ZQ_EUNSUPPORTED, "module %s has %zu input channels, the limit is %d", w->name, w->n_cols, (int)MAX_COLS);
     if (!st && packing->blas) l.stored = w->weight->bytes;
     else if (!st) l.gemm = choose_kernel(packing->kernels, w->spec);
     if (!st && l.gemm && packing->pack) st = pack(&l, w, packing, err);

@@ -80,7 +80,8 @@ static void blas_strip(const struct linear_work *w, size_t begin, size_t end, fl
     if (m == 1 && w->l->transposed) cblas_sgemv(CblasRowMajor, CblasTrans, k, n, 1, weights, (int)ld, p->x, 1, 1, out, 1);
     else if (m == 1) cblas_sgemv(CblasRowMajor, CblasNoTrans, n, k, 1, weights, (int)ld, p->x, 1, 1, out, 1);
     else
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, w->l->transposed ? CblasNoTrans : CblasTrans, m, n, k, 1, p->x, (int)p->ld_x, weights, (int)ld, 1, out, (int)p->ld_out);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, w->l->transposed ? CblasNoTrans : CblasTrans, m, n, k, 1, p->x, (int)p->ld_x, weights, (int)ld, 1,
+                    out, (int)p->ld_out);
 }
 
 static void blas_range(void *work, size_t begin, size_t end, int thread)
@@ -99,8 +100,18 @@ void zq_linear_run(const struct zq_ops *ops, const struct zq_linear *l, struct z
 {
     if (!n) return;
     struct linear_work work = {
-        .ops = ops, .l = l,
-        .p = {.w = &l->w, .n_tokens = n, .q = x.q, .scale = x.scale, .x = x.f, .ld_x = x.ld, .bias = l->bias, .residual = residual, .out = out, .ld_out = ld_out},
+        .ops = ops,
+        .l = l,
+        .p = {.w = &l->w,
+              .n_tokens = n,
+              .q = x.q,
+              .scale = x.scale,
+              .x = x.f,
+              .ld_x = x.ld,
+              .bias = l->bias,
+              .residual = residual,
+              .out = out,
+              .ld_out = ld_out},
     };
     if (l->gemm) {
         zq_team_run(ops->team, l->w.n_rows, l->gemm->row_tile, packed_range, &work);

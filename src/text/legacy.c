@@ -25,29 +25,28 @@ enum { MAX_FILE_BYTES = 256 << 20 };
 
 /* The first of each kind of file is what a folder without tokenizer_config.json holds. */
 static const struct family {
-    const char *class; /* tokenizer_class without "Fast" */
-    bool wordpiece;    /* vocab.txt */
-    bool cls_sep;      /* the post-processor puts cls and sep around a sequence */
-    const char *roberta; /* how: "RobertaProcessing" or "BertProcessing" */
-    const char *json;  /* members of the tokenizer.json; "special": special tokens unless the config names others */
+    const char *class;   /* tokenizer_class without "Fast" */
+    bool wordpiece;      /* vocab.txt */
+    const char *cls_sep; /* the post-processor that puts cls and sep around a sequence; NULL: none does */
+    const char *json;    /* members of the tokenizer.json; "special": special tokens unless the config names others */
 } families[] = {
-    {"GPT2Tokenizer", false, false, NULL,
+    {"GPT2Tokenizer", false, NULL,
      "{" GPT2_COMPONENTS ", \"special\": {\"bos_token\": \"<|endoftext|>\"}}"},
-    {"CodeGenTokenizer", false, false, NULL,
+    {"CodeGenTokenizer", false, NULL,
      "{" GPT2_COMPONENTS ", \"special\": {\"bos_token\": \"<|endoftext|>\"}}"},
-    {"GPTNeoXTokenizer", false, false, NULL,
+    {"GPTNeoXTokenizer", false, NULL,
      "{\"normalizer\": {\"type\": \"NFC\"}, " GPT2_COMPONENTS ", \"special\": {\"bos_token\": \"<|endoftext|>\", \"pad_token\": \"<|padding|>\"}}"},
-    {"Qwen2Tokenizer", false, false, NULL,
+    {"Qwen2Tokenizer", false, NULL,
      "{\"normalizer\": {\"type\": \"NFC\"}, \"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": ["
      "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"" QWEN2_REGEX "\"}, \"behavior\": \"Isolated\"}, "
      "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": false}]}, "
      "\"decoder\": {\"type\": \"ByteLevel\"}, \"special\": {\"eos_token\": \"<|endoftext|>\"}}"},
-    {"RobertaTokenizer", false, true, "RobertaProcessing",
+    {"RobertaTokenizer", false, "RobertaProcessing",
      "{" GPT2_COMPONENTS ", \"special\": {\"cls_token\": \"<s>\", \"sep_token\": \"</s>\", \"unk_token\": \"<unk>\", \"pad_token\": \"<pad>\", "
      "\"mask_token\": {\"content\": \"<mask>\", \"lstrip\": true}}}"},
-    {"BertTokenizer", true, true, "BertProcessing", "{\"decoder\": {\"type\": \"WordPiece\"}, " BERT_SPECIAL "}"},
-    {"DistilBertTokenizer", true, true, "BertProcessing", "{\"decoder\": {\"type\": \"WordPiece\"}, " BERT_SPECIAL "}"},
-    {"ElectraTokenizer", true, true, "BertProcessing", "{\"decoder\": {\"type\": \"WordPiece\"}, " BERT_SPECIAL "}"},
+    {"BertTokenizer", true, "BertProcessing", "{\"decoder\": {\"type\": \"WordPiece\"}, " BERT_SPECIAL "}"},
+    {"DistilBertTokenizer", true, "BertProcessing", "{\"decoder\": {\"type\": \"WordPiece\"}, " BERT_SPECIAL "}"},
+    {"ElectraTokenizer", true, "BertProcessing", "{\"decoder\": {\"type\": \"WordPiece\"}, " BERT_SPECIAL "}"},
 };
 
 /* What is being put together. All but family and dir are owned. */
@@ -124,13 +123,22 @@ static bool is_listed(const json_t *list, const char *content)
     return false;
 }
 
+/* jansson's copy of an object is silently incomplete when memory runs out. */
+static json_t *copy_object(const json_t *object)
+{
+    json_t *copy = json_copy((json_t *)object);
+    if (json_object_size(copy) == json_object_size(object)) return copy;
+    json_decref(copy);
+    return NULL;
+}
+
 /* Adds a special token to the list unless it is there. One that no file names must be in the vocabulary. */
 static bool list_special(struct legacy *l, json_t *list, const json_t *token, bool named)
 {
     const char *content = content_of(token);
     const json_t *id = content ? json_object_get(l->vocab, content) : NULL;
     if (!content || is_listed(list, content) || (!id && !named)) return true;
-    json_t *entry = json_is_object(token) ? json_copy((json_t *)token) : json_object();
+    json_t *entry = json_is_object(token) ? copy_object(token) : json_object();
     const bool ok = entry && !json_object_set_new(entry, "content", json_string(content)) && !json_object_set_new(entry, "special", json_true()) &&
                     !json_object_set_new(entry, "normalized", json_false());
     if (ok) return !json_array_append_new(list, entry);
@@ -149,7 +157,7 @@ static zq_status list_decoder(struct legacy *l, json_t *list, zq_error *err)
         const long id = strtol(key, &end, 10);
         if (!*key || *end || !json_is_object(token) || !content_of(token))
             return zq_fail(err, ZQ_EFORMAT, "%s: added_tokens_decoder has \"%.60s\", which is no id of a token", l->dir, key);
-        json_t *entry = json_copy(token);
+        json_t *entry = copy_object(token);
         if (!entry || json_object_set_new(entry, "id", json_integer(id))) {
             json_decref(entry);
             return no_memory(l, err);
@@ -192,7 +200,7 @@ static zq_status put_cls_sep(struct legacy *l, zq_error *err)
     zq_status st = special_id(l, "cls_token", &cls, &cls_id, err);
     if (!st) st = special_id(l, "sep_token", &sep, &sep_id, err);
     if (st) return st;
-    json_t *post = json_pack("{s:s, s:[s,I], s:[s,I]}", "type", l->family->roberta, "cls", cls, cls_id, "sep", sep, sep_id);
+    json_t *post = json_pack("{s:s, s:[s,I], s:[s,I]}", "type", l->family->cls_sep, "cls", cls, cls_id, "sep", sep, sep_id);
     return post && !json_object_set_new(l->root, "post_processor", post) ? ZQ_OK : no_memory(l, err);
 }
 
@@ -255,10 +263,10 @@ static zq_status take_token(void *user, const char *line, size_t number, zq_erro
 
 static zq_status read_bpe_model(struct legacy *l, const char *vocab_name, const char *merges_name, zq_error *err)
 {
+    json_t *model = json_pack("{s:s, s:[]}", "type", "BPE", "merges"), *list = json_object_get(model, "merges");
+    if (!list || json_object_set_new(l->root, "model", model)) return no_memory(l, err);
     char *vocab = zq_path_join(l->dir, vocab_name), *merges = zq_path_join(l->dir, merges_name);
-    json_t *list = json_array(), *model = json_pack("{s:s, s:o}", "type", "BPE", "merges", list);
-    zq_status st = ZQ_OK;
-    if (!vocab || !merges || !model || json_object_set_new(l->root, "model", model)) st = no_memory(l, err);
+    zq_status st = vocab && merges ? ZQ_OK : no_memory(l, err);
     if (!st) st = zq_json_read(&l->vocab, vocab, MAX_FILE_BYTES, err);
     if (!st && json_object_set(model, "vocab", l->vocab)) st = no_memory(l, err);
     if (!st) st = each_line(merges, take_merge, list, err);

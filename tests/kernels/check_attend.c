@@ -296,7 +296,8 @@ static void bench_cache(struct bench *b, bool keep, size_t n_tokens, size_t n_ke
         char what[64];
         snprintf(what, sizeof what, "%s %zu tokens, %zu keys, 16 x 64", keep ? "keep" : "attend", n_tokens, n_keys);
         if (keep) bench_print(b, what, 8.0 * (double)(n_tokens * width) / bench_time(b, n_tokens, 16, bench_tokens, &w), "GB/s", 0);
-        else if (n_tokens > 1) bench_print(b, what, 4.0 * pairs * (double)(n_heads * dim) / bench_time(b, n_heads, 1, bench_heads, &w), "GOP/s", b->limits.float_ops);
+        else if (n_tokens > 1)
+            bench_print(b, what, 4.0 * pairs * (double)(n_heads * dim) / bench_time(b, n_heads, 1, bench_heads, &w), "GOP/s", b->limits.float_ops);
         else bench_print(b, what, 8.0 * (double)n_kv / bench_time(b, n_heads, 1, bench_heads, &w), "GB/s", b->limits.read_bytes);
     }
     zq_free(qkv);

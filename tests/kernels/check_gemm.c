@@ -153,7 +153,8 @@ static void check_gemm(struct check *c, const struct zq_gemm *got, const struct 
         check_shape(c, got, plain, &s);
     }
     /* rows past the panels and sums that a level keeps, with codes at both ends of int32 */
-    struct shape longest = {.n_rows = 3, .n_cols = 131072, .n_tokens = 2, .dtype = bits == 16 ? ZQ_BF16 : ZQ_I8, .bits = bits, .int8_input = int8_input};
+    struct shape longest = {
+        .n_rows = 3, .n_cols = 131072, .n_tokens = 2, .dtype = bits == 16 ? ZQ_BF16 : ZQ_I8, .bits = bits, .int8_input = int8_input};
     if (!int8_input) longest.n_cols = 20000;
     for (size_t i = 0; i < 3 && !c->failed; i++) check_shape(c, got, plain, &longest);
     struct shape many = {.n_rows = 33, .n_cols = 96, .n_tokens = 4500, .dtype = longest.dtype, .bits = bits, .int8_input = int8_input};

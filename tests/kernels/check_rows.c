@@ -95,7 +95,8 @@ static void norm_near_double(struct check *c, const struct zq_norm *a, const flo
     for (size_t k = 0; k < a->n; k++) {
         const double d = a->x[k] - mean, gamma = a->gamma[k], beta = a->beta ? a->beta[k] : 0;
         want[k] = d * r * gamma + beta;
-        bound[k] = fabs(gamma) * (r * (mean_error + u * fabs(d)) + fabs(d) * r_error + u * fabs(d * r)) + 2 * u * (fabs(want[k]) + fabs(beta)) + 0x1p-149;
+        bound[k] =
+            fabs(gamma) * (r * (mean_error + u * fabs(d)) + fabs(d) * r_error + u * fabs(d * r)) + 2 * u * (fabs(want[k]) + fabs(beta)) + 0x1p-149;
     }
     check_near(c, got, want, bound, a->n, "against double");
 }
@@ -199,7 +200,8 @@ void check_activate(struct check *c)
         check_begin(c);
         const size_t n = row_length(c, i), n_rows = n > 1000 ? 2 : check_random(c, 5);
         const enum check_values kind = (enum check_values)check_random(c, N_VALUES);
-        struct zq_activate a = {.ld_x = n + check_random(c, 3), .ld_times = n + check_random(c, 3), .n = n, .act = (enum zq_activation)(i % ZQ_LEN(act_names))};
+        struct zq_activate a = {
+            .ld_x = n + check_random(c, 3), .ld_times = n + check_random(c, 3), .n = n, .act = (enum zq_activation)(i % ZQ_LEN(act_names))};
         a.out.ld_f = n + check_random(c, 3);
         a.out.ld_q = n + check_random(c, 3);
         const size_t last = n_rows ? n_rows - 1 : 0, row = n_rows ? n : 0, n_x = last * a.ld_x + row, what = check_random(c, 4);

@@ -35,7 +35,8 @@ static void check_answers(const char *dir, const char *tsv, const float *golden,
         zq_ids_free(&ids);
         line = end + 1;
     }
-    print_message("  %s: %zu of %zu answers differ, accuracy %.4f (golden %.4f), logits off by %g of %g\n", dir, other, n, (double)right / (double)n, golden_accuracy, (double)worst, (double)largest);
+    print_message("  %s: %zu of %zu answers differ, accuracy %.4f (golden %.4f), logits off by %g of %g\n", dir, other, n,
+                  (double)right / (double)n, golden_accuracy, (double)worst, (double)largest);
     assert_true(n == MAX_ROWS);
     assert_true(other <= 4);
     if (n == 872) assert_true(fabs((double)right / 872 - golden_accuracy) <= 4.0 / 872);

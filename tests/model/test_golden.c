@@ -12,7 +12,8 @@ static zq_model *open_model(const char *dir)
 static zq_session *open_session(const zq_model *m, size_t n_sequences, size_t batch)
 {
     zq_session *s = NULL;
-    const zq_session_options o = {.n_threads = 2, .n_sequences = n_sequences, .max_length = 256, .max_batch_tokens = batch, .max_logit_rows = batch, .keep_hidden = true};
+    const zq_session_options o = {
+        .n_threads = 2, .n_sequences = n_sequences, .max_length = 256, .max_batch_tokens = batch, .max_logit_rows = batch, .keep_hidden = true};
     OK(zq_session_create(&s, m, &o, err));
     return s;
 }
@@ -29,7 +30,8 @@ static void check_a(const struct golden *g, const zq_model *m, const char *logit
     zq_session *s = open_session(m, n_sequences, n_sequences * n);
     zq_input inputs[2];
     assert_true(n_sequences == 2 && n <= sizeof types);
-    for (size_t i = 0; i < 2; i++) inputs[i] = (zq_input){.sequence = 1 - i, .ids = ids + i * n, .types = typed ? types : NULL, .n = n, .all_logits = true};
+    for (size_t i = 0; i < 2; i++)
+        inputs[i] = (zq_input){.sequence = 1 - i, .ids = ids + i * n, .types = typed ? types : NULL, .n = n, .all_logits = true};
     OK(zq_session_step(s, inputs, 2, err));
     size_t n_rows;
     const float *logits = zq_session_logits(s, &n_rows);
@@ -135,7 +137,8 @@ static void check_nll(const struct golden *g, const zq_model *m, const char *nam
     else snprintf(path, sizeof path, "models/novels/heldout.txt");
     size_t n;
     char *text = read_text(path, &n);
-    const size_t window = (size_t)json_integer_value(json_object_get(g->json, "window")), windows = (size_t)json_integer_value(json_object_get(g->json, "windows"));
+    const size_t window = (size_t)json_integer_value(json_object_get(g->json, "window")),
+                 windows = (size_t)json_integer_value(json_object_get(g->json, "windows"));
     const zq_eval_options o = {.n_threads = 2, .limit = window * windows};
     zq_eval_result r;
     OK(zq_eval_text(m, text, n, &o, &r, err));

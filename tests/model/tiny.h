@@ -21,7 +21,11 @@ static inline void tiny_add(struct zq_tensor *list, size_t *n, const struct tiny
     if (o->missing && !strcmp(o->missing, name)) return;
     if (o->misshaped && !strcmp(o->misshaped, name)) rows++;
     struct zq_tensor *t = &list[(*n)++];
-    *t = (struct zq_tensor){.name = zq_format("%s%s", o->prefix, name), .dtype = o->dtype, .n_dims = cols ? 2 : 1, .shape = {rows, cols}, .n_values = rows * (cols ? cols : 1)};
+    *t = (struct zq_tensor){.name = zq_format("%s%s", o->prefix, name),
+                            .dtype = o->dtype,
+                            .n_dims = cols ? 2 : 1,
+                            .shape = {rows, cols},
+                            .n_values = rows * (cols ? cols : 1)};
 }
 
 static inline size_t tiny_list(struct zq_tensor *list, const struct tiny *o)

@@ -52,7 +52,8 @@ static void test_both_spellings(void **state)
 {
     (void)state;
     const struct zq_config v4 = good(NEOX(", \"rotary_pct\": 0.5, \"rotary_emb_base\": 5000, \"torch_dtype\": \"float16\""));
-    const struct zq_config v5 = good(NEOX(", \"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 5000.0, \"partial_rotary_factor\": 0.5}, \"dtype\": \"float16\""));
+    const struct zq_config v5 = good(NEOX(
+        ", \"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 5000.0, \"partial_rotary_factor\": 0.5}, \"dtype\": \"float16\""));
     assert_int_equal(v4.n_rotated, 8);
     assert_int_equal(v5.n_rotated, 8);
     assert_true(v4.theta == 5000 && v5.theta == 5000);
@@ -100,7 +101,8 @@ static void test_refused(void **state)
     bad(ZQ_EFORMAT, "{\"model_type\": \"gpt2\"}", "n_embd");
     bad(ZQ_EFORMAT, GPT2(", \"n_inner\": -1"), "n_inner");
     bad(ZQ_EFORMAT, LLAMA(", \"num_key_value_heads\": 3"), "8 heads cannot share 3");
-    bad(ZQ_EFORMAT, "{\"model_type\": \"gpt2\", \"n_embd\": 65, \"n_layer\": 2, \"n_head\": 4, \"n_positions\": 128, \"vocab_size\": 512}", "no multiple");
+    bad(ZQ_EFORMAT, "{\"model_type\": \"gpt2\", \"n_embd\": 65, \"n_layer\": 2, \"n_head\": 4, \"n_positions\": 128, \"vocab_size\": 512}",
+        "no multiple");
     bad(ZQ_EUNSUPPORTED, GPT2(", \"activation_function\": \"snake\""), "snake");
     bad(ZQ_EUNSUPPORTED, GPT2(", \"scale_attn_by_inverse_layer_idx\": true"), "scale_attn_by_inverse_layer_idx");
     bad(ZQ_EUNSUPPORTED, LLAMA(", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 4.0}"), "yarn");

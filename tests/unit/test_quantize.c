@@ -261,7 +261,8 @@ static void the_last_matching_rule_counts(void **state)
 {
     (void)state;
     const zq_rule rules[] = {{"model\\.layers\\.[01]\\..*", "w4a8"}, {"model\\.layers\\.0\\..*", "w8a8"},
-                             {"model\\.layers\\.1\\..*", "w4a16,channel"}, {".*\\.1\\.mlp\\.down_proj", "w4a16,k:96"}, {"model\\.layers\\.1\\.mlp\\.up_proj", "float"}};
+                             {"model\\.layers\\.1\\..*", "w4a16,channel"}, {".*\\.1\\.mlp\\.down_proj", "w4a16,k:96"},
+                             {"model\\.layers\\.1\\.mlp\\.up_proj", "float"}};
     const char *source = make_model("llama", &tiny_llama);
     run_and_check(source, &(zq_quantize_options){.rules = rules, .n_rules = ZQ_LEN(rules)}, last_rule);
     /* the whole name must match: neither of these matches anything */

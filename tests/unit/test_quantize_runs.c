@@ -1,4 +1,4 @@
-/* Runs of zq_quantize that meet an earlier output, are stopped, or fail at any write or allocation: the output appears whole or
+/* Runs of zq_quantize that meet an earlier output, are stopped, or fail at any write: the output appears whole or
  * not at all, nothing is left beside it, and what is resumed ends in the same bytes. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,7 +7,6 @@
 #include <cmocka.h>
 
 #include "base/fault.h"
-#include "fail_alloc.h"
 #include "made_models.h"
 
 #include <errno.h>
@@ -268,42 +267,6 @@ static void a_full_disk_keeps_finished_shards_for_resume(void **state)
     assert_true(n_resumed >= 2);
 }
 
-static zq_status quantize_once(void *source, zq_error *err)
-{
-    const zq_rule rules[] = {{".*up_proj", "w4a8,rows:3"}, {"lm_head", "float"}};
-    const zq_quantize_options o = {.scheme = "w4/8a8", .embeddings_int8 = true, .rules = rules, .n_rules = ZQ_LEN(rules), .n_threads = 1};
-    char out[300];
-    snprintf(out, sizeof out, "%s/memory", scratch_dir);
-    zq_quantize_report *report;
-    const zq_status st = zq_quantize(source, out, &o, &report, err);
-    if (st) {
-        assert_null(report);
-        assert_nothing_left(out);
-    }
-    zq_quantize_report_free(report);
-    return st;
-}
-
-static zq_status resume_once(void *source, zq_error *err)
-{
-    char out[300];
-    snprintf(out, sizeof out, "%s/finished", scratch_dir);
-    return zq_quantize(source, out, &(zq_quantize_options){.resume = true, .n_threads = 1}, NULL, err);
-}
-
-static void every_failing_allocation_leaves_nothing(void **state)
-{
-    (void)state;
-    struct shape s = tiny_llama;
-    s.layers = 1;
-    const char *source = make_model("memory-model", &s);
-    put_file(source, "tokenizer.json", "{}");
-    const size_t n = fail_each_allocation(quantize_once, (void *)(uintptr_t)source);
-    assert_true(n > 300);
-    assert_int_equal(zq_quantize(source, scratch_path("finished"), NULL, NULL, NULL), ZQ_OK);
-    assert_true(fail_each_allocation(resume_once, (void *)(uintptr_t)source) > 100);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -311,7 +274,7 @@ int main(void)
         cmocka_unit_test(a_cancelled_run_resumes_to_the_same_bytes),
         cmocka_unit_test(a_new_run_removes_what_an_interrupted_one_left), cmocka_unit_test(a_run_killed_at_its_end_resumes),
         cmocka_unit_test(two_runs_at_once_are_refused), cmocka_unit_test(every_failing_write_leaves_nothing),
-        cmocka_unit_test(a_full_disk_keeps_finished_shards_for_resume), cmocka_unit_test(every_failing_allocation_leaves_nothing),
+        cmocka_unit_test(a_full_disk_keeps_finished_shards_for_resume),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }
