@@ -98,7 +98,7 @@ static void a_cancelled_run_resumes_to_the_same_bytes(void **state)
     const size_t n_calls = s.n_calls;
     bool resumed_once = false;
     o.force = false;
-    for (size_t at = 1; at <= n_calls; at += n_calls / 7) {
+    for (size_t at = 1; at <= n_calls; at += n_calls / 4) {
         s = (struct stopper){.stop_at = at};
         zq_remove_tree(out, NULL);
         assert_refused(source, out, &o, ZQ_ECANCELLED, "cancelled");
@@ -253,7 +253,7 @@ static void a_full_disk_keeps_finished_shards_for_resume(void **state)
     assert_int_equal(zq_quantize(source, whole, &(zq_quantize_options){.force = true}, NULL, NULL), ZQ_OK);
     const size_t n_writes = zq_fault_write_count();
     size_t n_resumed = 0;
-    for (size_t n = 1; n <= n_writes; n += n_writes / 5) {
+    for (size_t n = 1; n <= n_writes; n += n_writes / 3) {
         zq_fault_write_at(n, ENOSPC);
         assert_refused(source, out, &(zq_quantize_options){.resume = true}, ZQ_ENOSPC, "No space left");
         zq_fault_write_at(0, 0);
