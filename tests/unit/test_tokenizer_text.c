@@ -54,7 +54,8 @@ static void test_dialect(void **state)
     expect_matches("\\s", "a\xe1\xa0\x8e" "b\xc2\x85" "c d", "a\xe1\xa0\x8e" "b[\xc2\x85]c[ ]d"); /* not U+180E, but U+0085 */
     expect_matches("[\\S\\n]+", "ab \n\xc2\xa0" "c", "[ab] [\n]\xc2\xa0[c]");
     expect_matches("[^\\s\\p{L}]", "a 1\xc3\xa9!", "a [1]\xc3\xa9[!]");
-    expect_matches("\\w+", "a\xcc\x81_\xc2\xb2-\xe2\x91\xa0\xe2\x93\x90", "[a\xcc\x81_\xc2\xb2]-\xe2\x91\xa0[\xe2\x93\x90]"); /* U+2460 is a number, U+24D0 alphabetic */
+    expect_matches("\\w+", "a\xcc\x81_\xc2\xb2-\xe2\x91\xa0\xe2\x93\x90",
+                   "[a\xcc\x81_\xc2\xb2]-\xe2\x91\xa0[\xe2\x93\x90]"); /* U+2460 is a number, U+24D0 alphabetic */
     expect_matches("[\\w]", "\xc2\xb2" "a", "\xc2\xb2[a]");
     expect_matches("\\b", "ab c", "[]ab[] []c[]");
     expect_matches("a\\b", "a\xcc\x81 a", "a\xcc\x81 [a]"); /* a mark goes on with the word */
@@ -93,7 +94,8 @@ static void test_forms_by_region(void **state)
     static const uint32_t ranges[][2] = {{0x20, 0x17f},   {0x300, 0x345},   {0x385, 0x3ce},   {0x5b0, 0x5bd},  {0x928, 0x95f},   {0xdd9, 0xdde},
                                          {0x1100, 0x1112}, {0x1161, 0x1175}, {0x11a8, 0x11c2}, {0xac00, 0xac40}, {0x1e00, 0x1eff}, {0xfb1d, 0xfb36},
                                          {0x2126, 0x212b}, {0x1d15e, 0x1d172}, {0xff21, 0xff3a}, {0x3099, 0x30ac}};
-    static const utf8proc_option_t options[] = {UTF8PROC_DECOMPOSE, UTF8PROC_COMPOSE, UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT, UTF8PROC_COMPOSE | UTF8PROC_COMPAT};
+    static const utf8proc_option_t options[] = {UTF8PROC_DECOMPOSE, UTF8PROC_COMPOSE, UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT,
+                                                UTF8PROC_COMPOSE | UTF8PROC_COMPAT};
     uint64_t rng = 11;
     int32_t *chars = NULL;
     size_t capacity = 0;
@@ -105,7 +107,8 @@ static void test_forms_by_region(void **state)
             zq_bytes_put_char(&text, r[0] + (uint32_t)(zq_rng_next(&rng) % (r[1] - r[0] + 1)));
         }
         utf8proc_uint8_t *want;
-        const utf8proc_ssize_t n_want = utf8proc_map((const utf8proc_uint8_t *)text.data, (utf8proc_ssize_t)text.n, &want, options[form] | UTF8PROC_STABLE);
+        const utf8proc_ssize_t n_want =
+            utf8proc_map((const utf8proc_uint8_t *)text.data, (utf8proc_ssize_t)text.n, &want, options[form] | UTF8PROC_STABLE);
         const struct zq_form f = {.compose = form & 1, .compat = form >> 1};
         assert_true(zq_form_put(&got, f, text.data, text.n, &chars, &capacity));
         if (got.n != (size_t)n_want || memcmp(got.data, want, got.n)) fail_msg("round %d: \"%.*s\"", round, (int)text.n, text.data);
