@@ -127,7 +127,11 @@ static void check_text(void **state)
 
 int main(void)
 {
+#if defined(__SANITIZE_ADDRESS__) /* one of each kind: the rest differs in numbers, not in code */
+    static char *const names[] = {"novels", "stories260k", "gptj", "neox", "bert"};
+#else
     static char *const names[] = {"novels", "stories260k", "gptj", "neox", "opt", "llama", "llama-rope3", "mistral", "qwen2", "bert", "minilm-sst2"};
+#endif
     static char *const foreign[] = {"ct-w8a8", "ct-w4a8", "ct-mixed"};
     static char *const texts[] = {"novels", "stories260k"};
     struct CMUnitTest tests[ZQ_LEN(names) + ZQ_LEN(foreign) + ZQ_LEN(texts)];
