@@ -63,7 +63,7 @@ check_own_header_first() {
 
 check_text() {
     # shellcheck disable=SC2016 # awk's own fields
-    files src cli include tests tools examples bench | xargs awk '
+    files src cli include tests tools examples | xargs awk '
         FNR == 1 {
             if (name) end_of_file()
             name = FILENAME; start = 0
