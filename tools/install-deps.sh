@@ -4,7 +4,7 @@
 set -eu
 
 packages="gcc libc6-dev cmake ninja-build pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libssl-dev libopenblas-openmp-dev libcmocka-dev"
-test_packages="g++ xz-utils time"
+test_packages="g++ xz-utils time gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
 
 case "${1-}" in
     "") ;;

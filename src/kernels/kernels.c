@@ -39,6 +39,19 @@ static void fill(struct zq_kernels *k, unsigned levels)
         zq_gemm_avx512vnni(k);
     }
 }
+#elif defined(__aarch64__) && defined(__AARCH64EL__)
+static unsigned levels_here(void) { return zq_levels_arm(); }
+
+static void fill(struct zq_kernels *k, unsigned levels)
+{
+    if (levels & ZQ_LEVEL_DOTPROD) {
+        zq_rows_dotprod(k);
+        zq_attend_dotprod(k);
+        zq_floatmul_dotprod(k);
+        zq_gemm_dotprod(k);
+    }
+    if (levels & ZQ_LEVEL_I8MM) zq_gemm_i8mm(k);
+}
 #else
 static unsigned levels_here(void) { return ZQ_LEVEL_C; }
 static void fill(struct zq_kernels *k, unsigned levels) { (void)k, (void)levels; }

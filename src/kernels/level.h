@@ -30,9 +30,15 @@ void zq_rows_avx512vnni(struct zq_kernels *k);
 void zq_attend_avx512vnni(struct zq_kernels *k);
 void zq_floatmul_avx512vnni(struct zq_kernels *k);
 void zq_gemm_avx512vnni(struct zq_kernels *k);
+void zq_rows_dotprod(struct zq_kernels *k);
+void zq_attend_dotprod(struct zq_kernels *k);
+void zq_floatmul_dotprod(struct zq_kernels *k);
+void zq_gemm_dotprod(struct zq_kernels *k);
+void zq_gemm_i8mm(struct zq_kernels *k);
 
 /* Levels that this processor has, its operating system saves the registers of, and this library has kernels for. */
 unsigned zq_levels_x86(void);
+unsigned zq_levels_arm(void);
 
 ZQ_INLINE size_t zq_smaller(size_t a, size_t b) { return a < b ? a : b; }
 
