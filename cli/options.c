@@ -178,6 +178,18 @@ static zq_status take_option(const struct command *command, int n_args, char **a
     return o->read(o->target, name, value, err);
 }
 
+static zq_status take_operand(const struct command *command, const char *arg, zq_error *err)
+{
+    const char **first = command->operand, **second = command->operand2;
+    const char **free_one = !*first ? first : second && !*second ? second : NULL;
+    if (free_one) {
+        *free_one = arg;
+        return ZQ_OK;
+    }
+    return second ? fail(err, ZQ_EINVAL, "unexpected argument '%s' after %s '%s'", arg, command->operand2_name, *second)
+                  : fail(err, ZQ_EINVAL, "unexpected argument '%s' after %s '%s'", arg, command->operand_name, *first);
+}
+
 zq_status options_parse(const struct command *command, int n_args, char **args, bool *help, zq_error *err)
 {
     bool only_operands = false;
@@ -190,15 +202,15 @@ zq_status options_parse(const struct command *command, int n_args, char **args, 
         } else if (!only_operands && arg[0] == '-' && arg[1]) {
             const zq_status st = take_option(command, n_args, args, &at, help, err);
             if (st || *help) return st;
-        } else if (*command->operand) {
-            return fail(err, ZQ_EINVAL, "unexpected argument '%s' after %s '%s'", arg, command->operand_name, *command->operand);
         } else {
-            *command->operand = arg;
+            const zq_status st = take_operand(command, arg, err);
+            if (st) return st;
             at++;
         }
     }
-    if (*command->operand) return ZQ_OK;
-    return fail(err, ZQ_EINVAL, "%s is missing: zq %s %s", command->operand_name, command->name, command->usage);
+    const bool first = *command->operand != NULL;
+    if (first && (!command->operand2 || *command->operand2)) return ZQ_OK;
+    return fail(err, ZQ_EINVAL, "%s is missing: zq %s %s", first ? command->operand2_name : command->operand_name, command->name, command->usage);
 }
 
 static void print_options(const struct option *table)

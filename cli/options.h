@@ -30,8 +30,10 @@ struct command {
     const char *details;    /* sentences for --help; may be NULL */
     const char *example;
     const struct option *options;
-    const char **operand;   /* receives the only operand, which must be given */
+    const char **operand;   /* receives the operand, which must be given */
     const char *operand_name;
+    const char **operand2;  /* receives a second one, which must be given too; NULL: there is none */
+    const char *operand2_name;
     zq_status (*run)(zq_error *err);
 };
 

@@ -260,6 +260,47 @@ typedef struct zq_eval_result {
 ZQ_API zq_status zq_eval_text(const zq_model *model, const char *text, size_t n_bytes, const zq_eval_options *options,
                               zq_eval_result *out, zq_error *err);
 
+/* A mean over sequences (windows of a text, or lines), and how sure it is. */
+typedef struct zq_spread {
+    double mean, min, max;
+    double error; /* standard error of the mean: standard deviation over sequences / sqrt(sequences); NaN if there is only one */
+} zq_spread;
+
+/* How far the hidden states of one layer are apart: that of zq_session_hidden. */
+typedef struct zq_layer_error {
+    double relative; /* ||B - A|| / ||A|| over all tokens */
+    double cosine;   /* mean over tokens of the cosine between A's state and B's */
+} zq_layer_error;
+
+typedef struct zq_compare_options {
+    int n_threads;
+    size_t window;  /* decoders: ids per window; 0: 256 or the models' limit, if smaller */
+    size_t limit;   /* use the first `limit` ids of the text only (encoders: whole lines, until that many are reached); 0: all */
+    bool (*progress)(void *user, size_t done, size_t total); /* windows, or bytes of lines; return false to cancel. May be NULL */
+    void *user;
+} zq_compare_options;
+
+/* What zq_compare found. Values that a kind of model does not have are NaN. Zero-initialise; release with zq_comparison_free(). */
+typedef struct zq_comparison {
+    zq_model_kind kind;
+    size_t n_sequences, n_tokens;  /* decoders: predicted positions; encoders: tokens of all lines */
+    size_t n_layers;               /* as in zq_model_info */
+    zq_layer_error *layers;        /* [n_layers + 1] */
+    zq_spread nll[2];              /* decoders: A's and B's mean negative log-likelihood, nats per token; perplexity is exp of it */
+    zq_spread nll_difference;      /* decoders: B's less A's, sequence by sequence: its error is far below that of nll itself */
+    zq_spread kl;                  /* decoders, classifiers: KL(A || B), nats */
+    zq_spread top1;                /* decoders, classifiers: share of positions where both find the same token (label) most likely */
+    zq_spread cosine;              /* encoders: between A's and B's embedding of a line */
+} zq_comparison;
+
+/* Compares model B with model A, the original it was made from, on the same text. Decoders as in zq_eval_text; encoders line by line:
+ * special tokens are added, lines above the models' limit are cut, empty lines left out. A's tokenizer is used.
+ * Returns ZQ_OK, ZQ_EUNSUPPORTED (no tokenizer), ZQ_EINVAL (models of different kind, vocabulary or shape; too little text), ZQ_ELIMIT,
+ * ZQ_ENOMEM or ZQ_ECANCELLED; *out is zero on failure. */
+ZQ_API zq_status zq_compare(const zq_model *a, const zq_model *b, const char *text, size_t n_bytes, const zq_compare_options *options,
+                            zq_comparison *out, zq_error *err);
+ZQ_API void zq_comparison_free(zq_comparison *comparison); /* accepts NULL and zero */
+
 /* Runs ids [n] through the model and writes a safetensors file: "logits" F32 [n, vocab] (classifier: [1, labels]; none for
  * ZQ_ENCODER) and, with hidden, "hidden.0" .. "hidden.<n_layers>" F32 [n, width]. types may be NULL. The file appears whole or not at all. */
 ZQ_API zq_status zq_forward_save(const zq_model *model, const int32_t *ids, const uint8_t *types, size_t n, bool hidden,

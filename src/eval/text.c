@@ -1,56 +1,12 @@
 /* Perplexity on text, and the distance to the original model: KL divergence and top-1 agreement over the same positions.
- * Rows are scored in double and added up in position order, so that results do not depend on threads. */
+ * Scores are added up in position order, so that results do not depend on threads. */
 #include "base/alloc.h"
 #include "base/status.h"
 #include "base/threads.h"
+#include "eval/score.h"
 
 #include <math.h>
 #include <time.h>
-
-struct scores {
-    double nll, kl;
-    bool same_top;
-};
-
-struct scoring {
-    const float *logits, *reference; /* [n, vocab]; reference may be NULL */
-    const int32_t *next;             /* [n] the token that came */
-    size_t vocab;
-    struct scores *out;              /* [n] */
-};
-
-/* log sum exp of a row, and its most likely id. */
-static double log_total(const float *logits, size_t n, size_t *top)
-{
-    *top = 0;
-    for (size_t i = 1; i < n; i++)
-        if (logits[i] > logits[*top]) *top = i;
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) sum += exp((double)logits[i] - logits[*top]);
-    return logits[*top] + log(sum);
-}
-
-static void score_rows(void *work, size_t begin, size_t end, int thread)
-{
-    (void)thread;
-    const struct scoring *w = work;
-    for (size_t t = begin; t < end; t++) {
-        const float *row = w->logits + t * w->vocab;
-        size_t top, top_reference;
-        const double total = log_total(row, w->vocab, &top);
-        struct scores s = {.nll = total - row[w->next[t]]};
-        if (w->reference) {
-            const float *ref = w->reference + t * w->vocab;
-            const double total_reference = log_total(ref, w->vocab, &top_reference);
-            for (size_t i = 0; i < w->vocab; i++) {
-                const double lp = ref[i] - total_reference;
-                s.kl += exp(lp) * (lp - (row[i] - total));
-            }
-            s.same_top = top == top_reference;
-        }
-        w->out[t] = s;
-    }
-}
 
 struct evaluation {
     const zq_model *models[2]; /* the model, and the original or NULL */
@@ -58,7 +14,7 @@ struct evaluation {
     size_t window, n_windows, vocab;
     int n_threads;
     zq_ids ids;
-    struct scores *scores; /* [window - 1] */
+    struct zq_score *scores; /* [window - 1] */
     double seconds;        /* spent in steps of the first model */
 };
 
@@ -116,9 +72,9 @@ static zq_status run_window(struct evaluation *e, size_t w, zq_error *err)
         if (st) return st;
         if (i == 0) e->seconds += now() - start;
     }
-    struct scoring scoring = {zq_session_logits(e->sessions[0], NULL), e->models[1] ? zq_session_logits(e->sessions[1], NULL) : NULL,
-                              ids + 1, e->vocab, e->scores};
-    zq_parallel(e->n_threads, input.n, 1, score_rows, &scoring);
+    struct zq_scoring scoring = {zq_session_logits(e->sessions[0], NULL), e->models[1] ? zq_session_logits(e->sessions[1], NULL) : NULL,
+                                 ids + 1, e->vocab, e->scores};
+    zq_score_rows(&scoring, input.n, e->n_threads);
     return ZQ_OK;
 }
 

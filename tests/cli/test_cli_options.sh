@@ -1,7 +1,7 @@
 # Help, versions, misspelt names, exit codes and pipes: what all commands have in common.
 . tests/cli/check.sh
 
-commands="quantize generate eval forward embed classify tokenize inspect"
+commands="quantize generate eval compare forward embed classify tokenize inspect"
 
 run "$zq" --version
 version=$(sed -n 's/^project(.* VERSION \([0-9.]*\) .*/\1/p' CMakeLists.txt)
@@ -30,7 +30,7 @@ for command in $commands; do
     done
     expect "the man page has all options of $command:$missing" [ -z "$missing" ]
     run "$zq" "$command"
-    expect_error "$command without MODEL" 2 "MODEL is missing"
+    expect_error "$command without a model" 2 " is missing: zq $command "
     run "$zq" "$command" --no-such-thing
     expect_error "$command with an unknown option" 2 "--no-such-thing"
 done

@@ -1,0 +1,45 @@
+# zq compare: agrees with zq eval --against, tables and JSON, lines of an encoder, and what it refuses.
+. tests/cli/check.sh
+
+text=$model/heldout.txt
+run "$zq" quantize $model -o "$tmp/w8a8" --quiet
+run "$zq" eval "$tmp/w8a8" --text $text --limit 1024 --against $model --json
+kl=$(field kl) nll=$(field nll)
+run "$zq" compare $model "$tmp/w8a8" --text $text --limit 1024 --json
+cp "$stdout" "$tmp/json"
+# inside KEY: the mean in the object of that name
+inside() { sed -n "/\"$1\": {/,/}/s/.*\"mean\": \([^,]*\),*/\1/p" "$tmp/json" | tail -n 1; }
+expect "KL is that of eval --against" near "$(inside kl)" "$kl" 1e-8
+expect "nll of the second model" near "$(sed -n '/"quantized"/,$p' "$tmp/json" | sed -n 's/.*"mean": \([^,]*\),*/\1/p' | head -n 1)" "$nll" 1e-7
+expect "windows and tokens" [ "$(field sequences) $(field tokens)" = "4 1020" ]
+expect "one row for each layer" [ "$(grep -c '"layer": ' "$tmp/json")" = 7 ]
+expect "spread" [ "$(grep -c '"error": ' "$tmp/json")" = 5 ]
+run "$zq" compare $model "$tmp/w8a8" --text $text --limit 1024
+expect_line "table: perplexity" out '^perplexity +[0-9.]+ +[0-9.]+ +[+-][0-9.]+ \+- [0-9.]+ %$'
+expect_line "table: KL divergence" out '^KL divergence +0\.000[0-9]+ \+- 0\.0000[0-9]+ nats, '
+expect_line "table: layers" out '^layer 6 +0\.0[0-9]+ +0\.999[0-9]+$'
+run "$zq" compare $model "$tmp/w8a8" --text $text --limit 256
+expect_line "one window has no spread" out '^KL divergence +0\.000[0-9]+ nats, '
+
+run "$zq" compare $model
+expect_error "one model" 2 "QUANTIZED is missing"
+run "$zq" compare $model "$tmp/w8a8"
+expect_error "no text" 2 "--text"
+run "$zq" compare $model "$tmp/w8a8" third --text $text
+expect_error "three models" 2 "unexpected argument 'third' after QUANTIZED"
+run "$zq" compare $model "$tmp/none" --text $text
+expect_error "no such model" 3 "$tmp/none"
+
+need_shared models/minilm-sst2
+cls=$shared/models/minilm-sst2
+run "$zq" compare $model "$cls" --text $text
+expect_error "another vocabulary" 2 "different vocabularies"
+printf 'a thoroughly delightful film .\nan utter waste of time .\n\nnot without its charms , though .\n' > "$tmp/lines"
+run "$zq" quantize "$cls" -o "$tmp/cls" --quiet
+run "$zq" compare "$cls" "$tmp/cls" --text "$tmp/lines"
+expect_line "encoder: cosine" out '^cosine +0\.99[0-9]+ \+- 0\.0[0-9]+, least 0\.99'
+expect_line "classifier: labels" out '^same label +100\.00 \+- 0\.00 %'
+run "$zq" compare "$cls" "$tmp/cls" --text "$tmp/lines" --json
+expect "encoder: lines, no perplexity" [ "$(field sequences) $(field ppl)" = "3 " ]
+expect "encoder: 1 - cosine" near "$(field distance)" 0.005 0.0049
+finish
