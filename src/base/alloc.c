@@ -58,9 +58,10 @@ bool zq_add(size_t a, size_t b, size_t *out)
 void *zq_alloc(size_t n_bytes)
 {
     assert(!frozen && "a step may not allocate");
-    size_t padded;
-    if (must_fail() || !zq_add(n_bytes, ALIGNMENT, &padded)) return NULL;
-    return aligned_alloc(ALIGNMENT, padded / ALIGNMENT * ALIGNMENT);
+    void *p;
+    /* the exact size, so that sanitizers see the first byte past it */
+    if (must_fail() || n_bytes > PTRDIFF_MAX || posix_memalign(&p, ALIGNMENT, n_bytes ? n_bytes : 1)) return NULL;
+    return p;
 }
 
 void *zq_alloc_zero(size_t n_bytes)

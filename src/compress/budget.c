@@ -61,8 +61,8 @@ zq_status zq_budget_fit(struct zq_means *means, const struct zq_plan *plan, uint
 
 double zq_budget_seconds(const struct zq_plan *plan, int n_threads)
 {
-    /* weights per second and thread, measured on Zen 4; bytes per second that an ordinary NVMe disk reads and writes */
-    const double coded_per_s = 0.3e9, read_per_s = 2e9, written_per_s = 1e9;
+    /* weights per second and thread, measured on Zen 4; bytes per second of a modest SSD */
+    const double coded_per_s = 0.3e9, read_per_s = 1e9, written_per_s = 0.3e9;
     double read = 0, written = 0, coded = 0;
     for (size_t i = 0; i < plan->n_items; i++) {
         const struct zq_item *item = &plan->items[i];

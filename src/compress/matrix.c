@@ -338,12 +338,9 @@ static zq_status copy_tensor(const struct zq_tensor *t, const struct zq_means *m
     return st;
 }
 
-zq_status zq_item_write(const struct zq_item *item, const struct zq_means *means, struct zq_safetensors_writer *out,
-                        double *relative_error, zq_error *err)
+static zq_status quantize_matrix(const struct zq_item *item, const struct zq_means *means, struct zq_safetensors_writer *out,
+                                 double *relative_error, zq_error *err)
 {
-    *relative_error = NAN;
-    if (!item->n_parts) return means->tick ? means->tick(means->user, item->tensor->n_bytes, err) : ZQ_OK;
-    if (item->storage == ZQ_STORED_FLOAT) return copy_tensor(item->tensor, means, out, err);
     struct matrix m;
     measure(&m, item, means);
     atomic_init(&m.bad_row, SIZE_MAX);
@@ -355,5 +352,17 @@ zq_status zq_item_write(const struct zq_item *item, const struct zq_means *means
         st = item->parts[p].dtype == ZQ_I64 ? write_shape(&m, out, err) : zq_safetensors_put(out, m.scales, item->parts[p].n_bytes, err);
     if (!st) *relative_error = relative_error_of(&m);
     free_buffers(&m);
+    return st;
+}
+
+zq_status zq_item_write(const struct zq_item *item, const struct zq_means *means, struct zq_safetensors_writer *out,
+                        double *relative_error, zq_error *err)
+{
+    const struct zq_tensor *t = item->tensor;
+    *relative_error = NAN;
+    if (!item->n_parts) return means->tick ? means->tick(means->user, t->n_bytes, err) : ZQ_OK;
+    zq_status st = item->storage == ZQ_STORED_FLOAT ? copy_tensor(t, means, out, err) : quantize_matrix(item, means, out, relative_error, err);
+    /* the system maps pages around those that are read, and so some of the tensors beside this one */
+    zq_map_drop(t->map, t->map->bytes, t->map->n_bytes);
     return st;
 }

@@ -214,7 +214,7 @@ static void packing_round_trips(void **state)
     (void)state;
     for (int bits = 4; bits <= 8; bits += 4) {
         for (size_t n = 0; n < 70; n++) {
-            int8_t codes[70], back[71];
+            int8_t codes[70] = {0}, back[71];
             uint8_t words[1 + 72 + 1]; /* at an odd address, with a guard */
             uint64_t seed = n;
             memset(words, 0xa5, sizeof words);

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "base/fault.h"
+#include "compress/fingerprint.h"
 #include "made_models.h"
 
 #include <errno.h>
@@ -75,16 +76,77 @@ static void a_finished_output_needs_no_resume(void **state)
     poke(source, "model.norm.weight", 3, 0x3f80);
     assert_refused(source, out, &o, ZQ_EINVAL, "made from another model");
     assert_false(exists("%s.partial", out));
+    o.force = true;
+    assert_int_equal(zq_quantize(source, out, &o, &first, NULL), ZQ_OK);
+    assert_false(zq_quantize_report_totals(first)->nothing_to_do);
+    zq_quantize_report_free(first);
+}
+
+static void fingerprint(char text[ZQ_FINGERPRINT_TEXT], const char *dir)
+{
+    struct zq_checkpoint *c;
+    struct zq_sidefiles files;
+    assert_int_equal(zq_checkpoint_open(&c, dir, NULL), ZQ_OK);
+    assert_int_equal(zq_sidefiles_list(&files, dir, NULL), ZQ_OK);
+    assert_int_equal(zq_fingerprint(text, c, &files, NULL), ZQ_OK);
+    zq_sidefiles_free(&files);
+    zq_checkpoint_close(c);
+}
+
+/* Exchanges two names of equal length in the header of a model's only file. */
+static void swap_names(const char *dir, const char *a, const char *b)
+{
+    char path[300];
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    char *text;
+    size_t n;
+    assert_int_equal(zq_file_read(&text, &n, path, 1 << 26, NULL), ZQ_OK);
+    char *at_a = strstr(text + 8, a), *at_b = strstr(text + 8, b);
+    assert_true(at_a && at_b);
+    memcpy(at_a, b, strlen(b));
+    memcpy(at_b, a, strlen(a));
+    assert_int_equal(zq_file_write(path, text, n, NULL), ZQ_OK);
+    zq_free(text);
+}
+
+static void every_change_of_a_model_shows(void **state)
+{
+    (void)state;
+    const char *source = make_model("print", &tiny_llama), *twin = make_model("twin", &tiny_llama);
+    char seen[8][ZQ_FINGERPRINT_TEXT], again[ZQ_FINGERPRINT_TEXT];
+    size_t n = 0;
+    fingerprint(seen[n++], source);
+    fingerprint(again, twin);
+    assert_string_equal(seen[0], again); /* the path does not count */
+    put_file(source, "tokenizer.json", "{}");
+    fingerprint(seen[n++], source);
+    put_file(source, "tokenizer.json", "{ }");
+    fingerprint(seen[n++], source);
+    poke(source, "lm_head.weight", 40 * 64 - 1, 0x3f80); /* the last value of the file */
+    fingerprint(seen[n++], source);
+    poke(source, "model.layers.1.self_attn.q_proj.weight", 0, 0x3f80);
+    fingerprint(seen[n++], source);
+    swap_names(source, "layers.0.self_attn.k_proj", "layers.0.self_attn.v_proj");
+    fingerprint(seen[n++], source);
+    put_file(source, "README.md", "is not copied, so it does not count");
+    fingerprint(again, source);
+    assert_string_equal(seen[n - 1], again);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(strlen(seen[i]), 64);
+        for (size_t j = 0; j < i; j++) assert_string_not_equal(seen[i], seen[j]);
+    }
 }
 
 struct stopper {
     size_t n_calls, stop_at;
+    zq_quantize_progress last;
 };
 
 static bool stop(void *user, const zq_quantize_progress *p)
 {
     struct stopper *s = user;
     assert_true(p->bytes_done <= p->n_bytes && p->tensors_done <= p->n_tensors && p->tensor);
+    s->last = *p;
     return ++s->n_calls != s->stop_at;
 }
 
@@ -118,6 +180,7 @@ static void a_cancelled_run_resumes_to_the_same_bytes(void **state)
         assert_int_equal(zq_quantize(source, out, &again, &r, NULL), ZQ_OK);
         assert_int_equal(zq_quantize_report_totals(r)->resumed, left);
         assert_true(left ? s.n_calls < n_calls : s.n_calls == n_calls);
+        assert_true(s.last.bytes_done == s.last.n_bytes && s.last.tensors_done + 1 == s.last.n_tensors);
         resumed_once |= left;
         zq_quantize_report_free(r);
         assert_same_tree(whole, out);
@@ -271,7 +334,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_existing_output_needs_force), cmocka_unit_test(a_finished_output_needs_no_resume),
-        cmocka_unit_test(a_cancelled_run_resumes_to_the_same_bytes),
+        cmocka_unit_test(every_change_of_a_model_shows), cmocka_unit_test(a_cancelled_run_resumes_to_the_same_bytes),
         cmocka_unit_test(a_new_run_removes_what_an_interrupted_one_left), cmocka_unit_test(a_run_killed_at_its_end_resumes),
         cmocka_unit_test(two_runs_at_once_are_refused), cmocka_unit_test(every_failing_write_leaves_nothing),
         cmocka_unit_test(a_full_disk_keeps_finished_shards_for_resume),
