@@ -90,6 +90,22 @@ static void *float_weights(struct check *c, size_t n, enum zq_dtype dtype, enum 
     return values;
 }
 
+/* Codes as models have them: mostly small, so that kernels which treat pairs of large ones apart meet a few of those. */
+static int8_t *bell_codes(struct check *c, size_t n)
+{
+    int8_t *q = check_buffer(c, n, 1);
+    const size_t rare = CHECK_PICK(c, 40, 150, 1000);
+    const int large = check_coin(c) ? 127 : -128;
+    for (size_t i = 0; i < n; i++) q[i] = (int8_t)(check_random(c, rare) ? (int)check_random(c, 121) - 60 : large);
+    return q;
+}
+
+static int8_t *weight_codes(struct check *c, size_t n, int bits)
+{
+    if (bits == 8 && check_random(c, 3)) return bell_codes(c, n);
+    return check_codes(c, n, bits == 8 ? -128 : -8, bits == 8 ? 127 : 7);
+}
+
 static void check_shape(struct check *c, const struct zq_gemm *got, const struct zq_gemm *plain, const struct shape *s)
 {
     check_begin(c);
@@ -98,7 +114,7 @@ static void check_shape(struct check *c, const struct zq_gemm *got, const struct
     const enum check_values kind = (enum check_values[]){VALUES_NORMAL, VALUES_OUTLIERS, VALUES_EQUAL, VALUES_ZERO, VALUES_TINY}[check_random(c, 5)];
     struct zq_matrix w = {.n_rows = s->n_rows, .n_cols = s->n_cols, .k_group = s->k_group, .dtype = s->dtype};
     const void *values = s->bits == 16 ? float_weights(c, s->n_rows * s->n_cols, s->dtype, kind)
-                                       : check_codes(c, s->n_rows * s->n_cols, s->bits == 8 ? -128 : -8, s->bits == 8 ? 127 : 7);
+                                       : weight_codes(c, s->n_rows * s->n_cols, s->bits);
     const float *scales = s->bits == 16 ? NULL : check_floats(c, s->n_rows * n_groups, check_coin(c) ? VALUES_NORMAL : VALUES_TINY);
     struct zq_product p = {.w = &w, .n_tokens = s->n_tokens, .ld_x = s->n_cols + check_random(c, 3), .ld_out = s->n_rows + check_random(c, 3)};
     /* the last row of an array ends where the array ends, not after its gap */

@@ -8,12 +8,14 @@
 #include <arm_neon.h>
 #include <string.h>
 
-enum { LANES = 4, VECS = 4, T_WIDE = 6, T_MID = 4, OFFSET_W8 = 0 };
+enum { LANES = 4, VECS = 4, T_WIDE = 6, T_MID = 4, OFFSET_W8 = 0, SPLIT_W8 = 0 };
 
 typedef int32x4_t ints;
 typedef float32x4_t floats;
 
 ZQ_INLINE ints i_set(int32_t a) { return vdupq_n_s32(a); }
+ZQ_INLINE ints i_load(const int32_t *p) { return vld1q_s32(p); }
+ZQ_INLINE ints i_add(ints a, ints b) { return vaddq_s32(a, b); }
 ZQ_INLINE floats i_to_float(ints a) { return vcvtq_f32_s32(a); }
 ZQ_INLINE floats f_set(float a) { return vdupq_n_f32(a); }
 ZQ_INLINE floats f_load(const float *p) { return vld1q_f32(p); }

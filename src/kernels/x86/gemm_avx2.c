@@ -1,14 +1,15 @@
 /* Integer products with vpmaddubsw (unsigned times signed, pairs added in 16 bits), exact on every input:
- *   w8  |w| times sign(q, w): 2 * 128 * 127 = 32,512 fits 16 bits, so nothing saturates; then pairs are added in 32 bits.
+ *   w8  (q + 128) times codes split at packing time (gemm_split.h), then pairs are added in 32 bits. Tiles that are not split:
+ *       |w| times sign(q, w), where 2 * 128 * 127 = 32,512 fits 16 bits on any input.
  *   w4  nibbles 0 .. 15 times q: a pair is at most 2 * 15 * 127 = 3,810, so 8 steps are summed in 16 bits (30,480) first.
  *
- * Register plan: 4 tokens x 2 vectors of 8 rows = 8 accumulators, 2 of weights, 2 of their magnitudes, 1 of activations. */
+ * Register plan: 4 tokens x 2 vectors of 8 rows = 8 accumulators, 2 of weights, 1 of activations, 2 of products, 2 constants. */
 #include "kernels/level.h"
 
 #include <immintrin.h>
 #include <string.h>
 
-enum { LANES = 8, VECS = 2, T_WIDE = 4, T_MID = 3, OFFSET_W8 = 0 };
+enum { LANES = 8, VECS = 2, T_WIDE = 6, T_MID = 4, OFFSET_W8 = 0, SPLIT_W8 = 1 };
 
 typedef __m256i ints;
 typedef __m256 floats;
@@ -19,6 +20,8 @@ ZQ_INLINE __m256i lanes_below(size_t n)
 }
 
 ZQ_INLINE ints i_set(int32_t a) { return _mm256_set1_epi32(a); }
+ZQ_INLINE ints i_load(const int32_t *p) { return _mm256_loadu_si256((const ints *)p); }
+ZQ_INLINE ints i_add(ints a, ints b) { return _mm256_add_epi32(a, b); }
 ZQ_INLINE floats i_to_float(ints a) { return _mm256_cvtepi32_ps(a); }
 ZQ_INLINE floats f_set(float a) { return _mm256_set1_ps(a); }
 ZQ_INLINE floats f_load(const float *p) { return _mm256_loadu_ps(p); }
@@ -37,29 +40,40 @@ ZQ_INLINE ints load_q(const int8_t *q)
 
 enum { AHEAD_BYTES = 2048, STEPS_IN_16_BITS = 8 };
 
-ZQ_INLINE void dot_steps_w8(ints *acc, size_t n_tokens, const int8_t *const *q, const uint8_t *w, size_t n_steps)
+/* gcc 12 else keeps a second copy of each accumulator in memory, written in every step. */
+ZQ_INLINE void settle(ints *a, size_t n)
 {
-    const ints ones = _mm256_set1_epi16(1);
+    ZQ_UNROLL
+    for (size_t i = 0; i < n; i++) __asm__("" : "+x"(a[i]));
+}
+
+/* split: (q + 128) times dense codes; else |w| times sign(q, w). */
+ZQ_INLINE void dot_steps_w8(ints *acc, size_t n_tokens, const int8_t *const *q, const uint8_t *w, size_t n_steps, bool split)
+{
+    const ints ones = _mm256_set1_epi16(1), offset = _mm256_set1_epi8(-128);
     for (size_t s = 0; s < n_steps; s++, w += 64) {
         const ints w0 = _mm256_loadu_si256((const ints *)w), w1 = _mm256_loadu_si256((const ints *)w + 1);
         const ints abs0 = _mm256_abs_epi8(w0), abs1 = _mm256_abs_epi8(w1);
-        if (n_tokens <= 4) _mm_prefetch((const char *)w + AHEAD_BYTES, _MM_HINT_T0);
+        _mm_prefetch((const char *)w + AHEAD_BYTES, _MM_HINT_T0);
         ZQ_UNROLL
         for (size_t t = 0; t < n_tokens; t++) {
-            const ints left = load_q(q[t] + 4 * s);
-            const ints p0 = _mm256_maddubs_epi16(abs0, _mm256_sign_epi8(left, w0));
-            const ints p1 = _mm256_maddubs_epi16(abs1, _mm256_sign_epi8(left, w1));
+            const ints left = load_q(q[t] + 4 * s), raised = _mm256_xor_si256(left, offset);
+            const ints p0 = split ? _mm256_maddubs_epi16(raised, w0) : _mm256_maddubs_epi16(abs0, _mm256_sign_epi8(left, w0));
+            const ints p1 = split ? _mm256_maddubs_epi16(raised, w1) : _mm256_maddubs_epi16(abs1, _mm256_sign_epi8(left, w1));
             acc[2 * t] = _mm256_add_epi32(acc[2 * t], _mm256_madd_epi16(p0, ones));
             acc[2 * t + 1] = _mm256_add_epi32(acc[2 * t + 1], _mm256_madd_epi16(p1, ones));
         }
     }
-    ZQ_UNROLL
-    for (size_t i = 0; i < n_tokens * VECS; i++) __asm__("" : "+x"(acc[i])); /* see gemm_avx512vnni.c */
+    settle(acc, n_tokens * VECS);
 }
 
+/* The 32-bit accumulators wait in memory while 16-bit ones are in registers. */
 ZQ_INLINE void dot_steps_w4(ints *acc, size_t n_tokens, const int8_t *const *q, const uint8_t *w, size_t n_steps)
 {
     const ints ones = _mm256_set1_epi16(1), mask = _mm256_set1_epi8(15);
+    ints in_memory[T_WIDE * VECS];
+    ZQ_UNROLL
+    for (size_t i = 0; i < n_tokens * VECS; i++) in_memory[i] = acc[i];
     for (size_t s = 0; s < n_steps;) {
         const size_t stop = zq_smaller(s + STEPS_IN_16_BITS, n_steps);
         ints sum[T_WIDE * VECS];
@@ -68,7 +82,7 @@ ZQ_INLINE void dot_steps_w4(ints *acc, size_t n_tokens, const int8_t *const *q, 
         for (; s < stop; s++, w += 32) {
             const ints both = _mm256_loadu_si256((const ints *)w);
             const ints w0 = _mm256_and_si256(both, mask), w1 = _mm256_and_si256(_mm256_srli_epi16(both, 4), mask);
-            if (n_tokens <= 4) _mm_prefetch((const char *)w + AHEAD_BYTES, _MM_HINT_T0);
+            _mm_prefetch((const char *)w + AHEAD_BYTES, _MM_HINT_T0);
             ZQ_UNROLL
             for (size_t t = 0; t < n_tokens; t++) {
                 const ints left = load_q(q[t] + 4 * s);
@@ -76,15 +90,22 @@ ZQ_INLINE void dot_steps_w4(ints *acc, size_t n_tokens, const int8_t *const *q, 
                 sum[2 * t + 1] = _mm256_add_epi16(sum[2 * t + 1], _mm256_maddubs_epi16(w1, left));
             }
         }
+        settle(sum, n_tokens * VECS);
         ZQ_UNROLL
-        for (size_t i = 0; i < n_tokens * VECS; i++) acc[i] = _mm256_add_epi32(acc[i], _mm256_madd_epi16(sum[i], ones));
+        for (size_t i = 0; i < n_tokens * VECS; i++) {
+            in_memory[i] = _mm256_add_epi32(in_memory[i], _mm256_madd_epi16(sum[i], ones));
+            __asm__("" : "+m"(in_memory[i]));
+        }
     }
+    ZQ_UNROLL
+    for (size_t i = 0; i < n_tokens * VECS; i++) acc[i] = in_memory[i];
 }
 
-ZQ_INLINE void dot_steps(ints *acc, size_t n_tokens, const int8_t *const *q, const uint8_t *w, size_t n_steps, int bits)
+ZQ_INLINE void dot_steps(ints *acc, size_t n_tokens, const int8_t *const *q, const uint8_t *w, size_t n_steps, int bits, bool split)
 {
-    if (bits == 8) dot_steps_w8(acc, n_tokens, q, w, n_steps);
-    else dot_steps_w4(acc, n_tokens, q, w, n_steps);
+    if (bits == 4) dot_steps_w4(acc, n_tokens, q, w, n_steps);
+    else if (split) dot_steps_w8(acc, n_tokens, q, w, n_steps, true);
+    else dot_steps_w8(acc, n_tokens, q, w, n_steps, false);
 }
 
 #include "kernels/gemm.inc"

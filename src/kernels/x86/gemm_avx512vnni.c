@@ -9,12 +9,14 @@
 #include <immintrin.h>
 #include <string.h>
 
-enum { LANES = 16, VECS = 4, T_WIDE = 6, T_MID = 4, OFFSET_W8 = 128 };
+enum { LANES = 16, VECS = 4, T_WIDE = 6, T_MID = 4, OFFSET_W8 = 128, SPLIT_W8 = 0 };
 
 typedef __m512i ints;
 typedef __m512 floats;
 
 ZQ_INLINE ints i_set(int32_t a) { return _mm512_set1_epi32(a); }
+ZQ_INLINE ints i_load(const int32_t *p) { return _mm512_loadu_si512(p); }
+ZQ_INLINE ints i_add(ints a, ints b) { return _mm512_add_epi32(a, b); }
 ZQ_INLINE floats i_to_float(ints a) { return _mm512_cvtepi32_ps(a); }
 ZQ_INLINE floats f_set(float a) { return _mm512_set1_ps(a); }
 ZQ_INLINE floats f_load(const float *p) { return _mm512_loadu_ps(p); }
@@ -50,8 +52,10 @@ ZQ_INLINE void load_w(ints w[VECS], const uint8_t *p, int bits)
 /* Far enough ahead to cover memory latency, and past the page boundaries at which the processor's own prefetcher stops. */
 enum { AHEAD_BYTES = 2048 };
 
-ZQ_INLINE void dot_steps(ints *acc, size_t n_tokens, const int8_t *const *q, const uint8_t *w, size_t n_steps, int bits)
+ZQ_INLINE void dot_steps(ints *acc, size_t n_tokens, const int8_t *const *q, const uint8_t *w, size_t n_steps, int bits,
+                         bool split)
 {
+    (void)split;
     const size_t n_bytes = 64 * VECS * (size_t)bits / 8;
     for (size_t s = 0; s < n_steps; s++, w += n_bytes) {
         ints right[VECS];
