@@ -26,7 +26,7 @@ struct zq_team {
 
     zq_range_fn *fn; /* of the run in work */
     void *work;
-    size_t n, part, n_parts;
+    size_t n, grain, n_parts;
     atomic_size_t next; /* part to be taken */
 
     atomic_uint epoch; /* counts runs; the last one ends the threads */
@@ -45,11 +45,18 @@ static void relax(void)
 #endif
 }
 
+/* Parts differ by one grain at most: a short last one would leave its thread idle. No product here exceeds n * parts. */
+static size_t part_begin(const struct zq_team *t, size_t i)
+{
+    const size_t grains = t->n / t->grain + (t->n % t->grain != 0);
+    return (grains / t->n_parts * i + grains % t->n_parts * i / t->n_parts) * t->grain;
+}
+
 static void take_parts(struct zq_team *t, int thread)
 {
     for (size_t i; (i = atomic_fetch_add(&t->next, 1)) < t->n_parts;) {
-        const size_t begin = i * t->part, end = t->n - begin < t->part ? t->n : begin + t->part;
-        t->fn(t->work, begin, end, thread);
+        const size_t end = part_begin(t, i + 1);
+        t->fn(t->work, part_begin(t, i), end < t->n ? end : t->n, thread);
     }
 }
 
@@ -146,8 +153,8 @@ void zq_team_run(struct zq_team *t, size_t n, size_t grain, zq_range_fn *fn, voi
     t->fn = fn;
     t->work = work;
     t->n = n;
-    t->part = (grains + most - 1) / most * grain;
-    t->n_parts = n / t->part + (n % t->part != 0);
+    t->grain = grain;
+    t->n_parts = grains < most ? grains : most;
     atomic_store(&t->next, 0);
     atomic_store(&t->busy, t->n_members - 1);
     begin(t);
