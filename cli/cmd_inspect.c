@@ -1,7 +1,8 @@
-/* zq inspect: what a model directory holds. Reads headers only, so it answers at once for models of any size. */
+/* zq inspect: what a model directory holds. Reads headers only, so it answers at once for models of any size; --ranges runs the model. */
 #include "commands.h"
 
 #include "json.h"
+#include "ranges_text.h"
 #include "size.h"
 #include "table.h"
 
@@ -10,7 +11,8 @@
 
 static struct {
     const char *model;
-    bool json;
+    bool json, ranges;
+    struct ranges_request request; /* with ranges */
 } args;
 
 static const char *kind_text(zq_model_kind kind)
@@ -96,15 +98,28 @@ static zq_status print_modules(const zq_model *model, const zq_model_info *info,
     return st;
 }
 
+static zq_status check_args(zq_error *err)
+{
+    const struct ranges_request *r = &args.request;
+    const bool used = r->text || r->picture || r->regex || r->window || r->limit;
+    if (args.ranges && !r->text) return fail(err, ZQ_EINVAL, "--ranges needs a text: --text FILE");
+    if (!args.ranges && used) return fail(err, ZQ_EINVAL, "--text, --output, --module, --window and --limit belong to --ranges");
+    args.request.json = args.json;
+    return ZQ_OK;
+}
+
 static zq_status inspect(zq_error *err)
 {
-    zq_model *model;
-    const zq_open_options options = {.n_threads = settings.n_threads, .header_only = true, .note = print_note};
-    zq_status st = zq_model_open(&model, args.model, &options, err);
+    zq_model *model = NULL;
+    const zq_open_options options = {.n_threads = settings.n_threads, .header_only = !args.ranges, .note = print_note};
+    zq_status st = check_args(err);
+    if (!st) st = zq_model_open(&model, args.model, &options, err);
     if (st) return st;
     zq_model_info info;
     zq_model_info_get(model, &info);
-    if (args.json) {
+    if (args.ranges) {
+        st = ranges_show(model, &args.request, err);
+    } else if (args.json) {
         st = print_as_json(model, &info, err);
     } else {
         print_summary(model, &info);
@@ -116,14 +131,22 @@ static zq_status inspect(zq_error *err)
 
 static const struct option options[] = {
     {"json", 0, NULL, read_flag, &args.json, "print one JSON object, every module by itself"},
+    {"ranges", 0, NULL, read_flag, &args.ranges, "run the model: ranges of activations by token and of weights by row"},
+    {"text", 't', "FILE", read_text, &args.request.text, "with --ranges: UTF-8 text; - is standard input"},
+    {"output", 'o', "FILE", read_text, &args.request.picture, "with --ranges: also draw them, an SVG file"},
+    {"module", 0, "REGEX", read_text, &args.request.regex, "with --ranges: of these linear maps (default: attention output projections)"},
+    {"window", 0, "N", read_count, &args.request.window, "with --ranges: ids per window (default: 256, or the model's limit if smaller)"},
+    {"limit", 0, "IDS", read_count, &args.request.limit, "with --ranges: use the first IDS ids of the text only"},
     {0},
 };
 
 const struct command cmd_inspect = {
     .name = "inspect",
     .summary = "shows architecture, modules, schemes and sizes of a model",
-    .usage = "MODEL [--json]",
-    .details = "Sizes are those of tensors as stored. Layers that agree in everything are shown as one row.",
+    .usage = "MODEL [--json] [--ranges --text FILE [-o SVG] [--module REGEX]]",
+    .details = "Sizes are those of tensors as stored. Layers that agree in everything are shown as one row.\n"
+               "--ranges shows why weights need a scale for each row and activations one for each token: how far the largest range of either is\n"
+               "above the smallest, and how many of the 16 codes of INT4 a row is left with when the whole matrix has one scale.",
     .example = "zq inspect novels-w8a8",
     .options = options,
     .operand = &args.model,

@@ -301,6 +301,40 @@ ZQ_API zq_status zq_compare(const zq_model *a, const zq_model *b, const char *te
                             zq_comparison *out, zq_error *err);
 ZQ_API void zq_comparison_free(zq_comparison *comparison); /* accepts NULL and zero */
 
+typedef struct zq_ranges_options {
+    int n_threads;
+    const char *regex; /* linear maps of the blocks whose whole name matches; NULL: the attention output projections */
+    size_t window, limit; /* as in zq_compare_options */
+    bool (*progress)(void *user, size_t done, size_t total); /* as in zq_compare_options */
+    void *user;
+} zq_ranges_options;
+
+/* One linear map: what it reads, and its weights. A range is max - min; ratios are infinite where the smallest range is 0. */
+typedef struct zq_module_ranges {
+    const char *name;     /* owned by the model */
+    size_t layer, n_rows;
+    float *tokens;        /* [n_tokens] range of the input of each token, ascending */
+    float *rows;          /* [n_rows] range of the weights of each output channel, in the order of the file */
+    uint8_t *codes;       /* [n_rows] different INT4 codes in each row, if one scale had to serve the whole matrix: 1 to 16 */
+    double token_ratio, row_ratio; /* largest range over smallest */
+} zq_module_ranges;
+
+/* What zq_measure_ranges found. Zero-initialise; release with zq_ranges_free(). */
+typedef struct zq_ranges {
+    size_t n_tokens, n_modules;
+    zq_module_ranges *modules; /* [n_modules], in the order of the forward pass */
+} zq_ranges;
+
+/* Ranges of activations, token by token, and of weights, row by row, over a text that is cut as in zq_compare: why one scale for a tensor
+ * is not enough. Quantized models are measured as they run: INT8 inputs and coded weights, times their scales.
+ * Returns ZQ_OK, ZQ_EINVAL (regex; nothing matches; too little text), ZQ_EUNSUPPORTED, ZQ_ELIMIT, ZQ_ENOMEM or ZQ_ECANCELLED; *out is zero
+ * on failure. */
+ZQ_API zq_status zq_measure_ranges(const zq_model *model, const char *text, size_t n_bytes, const zq_ranges_options *options, zq_ranges *out,
+                                   zq_error *err);
+/* Draws both as boxes over layers: least, quartiles, largest. An SVG file; it appears whole or not at all. */
+ZQ_API zq_status zq_ranges_draw(const zq_ranges *ranges, const char *path, zq_error *err);
+ZQ_API void zq_ranges_free(zq_ranges *ranges); /* accepts NULL and zero */
+
 /* Runs ids [n] through the model and writes a safetensors file: "logits" F32 [n, vocab] (classifier: [1, labels]; none for
  * ZQ_ENCODER) and, with hidden, "hidden.0" .. "hidden.<n_layers>" F32 [n, width]. types may be NULL. The file appears whole or not at all. */
 ZQ_API zq_status zq_forward_save(const zq_model *model, const int32_t *ids, const uint8_t *types, size_t n, bool hidden,

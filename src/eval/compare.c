@@ -5,10 +5,10 @@
 #include "base/status.h"
 #include "base/threads.h"
 #include "eval/score.h"
+#include "eval/sequences.h"
 #include "model/model.h"
 
 #include <math.h>
-#include <string.h>
 
 /* Running sums of one quantity over sequences. */
 struct tally {
@@ -46,7 +46,6 @@ struct comparing {
     zq_model_info info; /* of A */
     const zq_compare_options *options;
     int n_threads;
-    size_t limit;        /* tokens of a sequence that both models take */
     size_t n_tokens;
     struct tally tallies[N_TALLIES];
     struct distance *layers; /* [n_layers + 1] */
@@ -94,17 +93,17 @@ static void add_layers(struct comparing *c)
 /* ---- sequences */
 
 /* A window of a decoder: predicts all ids but the first. */
-static zq_status compare_window(struct comparing *c, const int32_t *ids, size_t n_ids, zq_error *err)
+static zq_status compare_window(struct comparing *c, const zq_input *window, zq_error *err)
 {
-    const size_t n = n_ids - 1;
-    const zq_input input = {.ids = ids, .n = n, .all_logits = true};
+    const size_t n = window->n - 1;
+    const zq_input input = {.ids = window->ids, .n = n, .all_logits = true};
     for (int i = 0; i < 2; i++) {
         zq_status st = zq_session_rewind(c->sessions[i], 0, 0, err);
         if (!st) st = zq_session_step(c->sessions[i], &input, 1, err);
         if (st) return st;
     }
     struct zq_scoring scoring = {.logits = zq_session_logits(c->sessions[1], NULL), .reference = zq_session_logits(c->sessions[0], NULL),
-                                 .next = ids + 1, .n_values = c->info.vocab, .out = c->scores};
+                                 .next = window->ids + 1, .n_values = c->info.vocab, .out = c->scores};
     zq_score_rows(&scoring, n, c->n_threads);
     double sums[N_TALLIES] = {0};
     for (size_t t = 0; t < n; t++) {
@@ -121,7 +120,7 @@ static zq_status compare_window(struct comparing *c, const int32_t *ids, size_t 
 }
 
 /* A line of an encoder. */
-static zq_status compare_line(struct comparing *c, const zq_ids *line, zq_error *err)
+static zq_status compare_line(struct comparing *c, const zq_input *line, zq_error *err)
 {
     for (int i = 0; i < 2; i++) {
         const zq_status st = zq_session_embed(c->sessions[i], line->ids, line->types, line->n, ZQ_POOL_AUTO, false, c->embeddings[i], err);
@@ -152,7 +151,6 @@ static zq_status check_models(const struct comparing *c, zq_error *err)
     if (a->kind != b.kind || a->n_outputs != b.n_outputs || a->n_layers != b.n_layers || a->width != b.width)
         return zq_fail(err, ZQ_EINVAL, "the second model was not made from the first: %s of %zu layers, width %zu, and %s of %zu layers, width %zu",
                        a->arch, a->n_layers, a->width, b.arch, b.n_layers, b.width);
-    if (!zq_model_tokenizer(c->models[0])) return zq_fail(err, ZQ_EUNSUPPORTED, "the original's directory holds no tokenizer");
     return ZQ_OK;
 }
 
@@ -163,7 +161,6 @@ static zq_status make_room(struct comparing *c, size_t limit, zq_error *err)
     const bool decoder = c->info.kind == ZQ_DECODER;
     const zq_session_options o = {.n_threads = c->options->n_threads, .max_length = limit, .max_batch_tokens = limit,
                                   .max_logit_rows = decoder ? limit : 1, .keep_hidden = true};
-    c->limit = limit;
     c->layers = zq_alloc_array(c->info.n_layers + 1, sizeof *c->layers);
     c->scores = zq_alloc_array(limit, sizeof *c->scores);
     bool ok = c->layers && c->scores;
@@ -174,63 +171,19 @@ static zq_status make_room(struct comparing *c, size_t limit, zq_error *err)
     return st;
 }
 
-static zq_status show(const struct comparing *c, size_t done, size_t total, zq_error *err)
+static zq_status compare_all(struct comparing *c, struct zq_sequences *sequences, zq_error *err)
 {
     const zq_compare_options *o = c->options;
-    if (!o->progress || o->progress(o->user, done, total)) return ZQ_OK;
-    return zq_fail(err, ZQ_ECANCELLED, "cancelled after %zu of %zu sequences", done, total);
-}
-
-static zq_status compare_text(struct comparing *c, const char *text, size_t n_bytes, size_t max_length, zq_error *err)
-{
-    enum { DEFAULT_WINDOW = 256 };
-    const zq_compare_options *o = c->options;
-    const size_t window = o->window ? o->window : max_length < DEFAULT_WINDOW ? max_length : DEFAULT_WINDOW;
-    if (window < 2) return zq_fail(err, ZQ_EINVAL, "a window of %zu ids predicts nothing, it needs 2", window);
-    if (window > max_length) return zq_fail(err, ZQ_ELIMIT, "a window of %zu ids is above the models' limit of %zu", window, max_length);
-    zq_ids ids = {0};
-    zq_status st = zq_tokenizer_encode(zq_model_tokenizer(c->models[0]), text, n_bytes, NULL, 0, false, &ids, err);
-    const size_t n_windows = (o->limit && o->limit < ids.n ? o->limit : ids.n) / window;
-    if (!st && !n_windows) st = zq_fail(err, ZQ_EINVAL, "the text has %zu ids, fewer than one window of %zu", ids.n, window);
-    if (!st) st = make_room(c, window, err);
-    for (size_t w = 0; w < n_windows && !st; w++) {
-        st = compare_window(c, ids.ids + w * window, window, err);
-        if (!st) st = show(c, w + 1, n_windows, err);
+    zq_input in = {0};
+    zq_status st = make_room(c, sequences->max_tokens, err);
+    if (!st) st = zq_sequences_next(sequences, &in, err);
+    while (!st && in.n) {
+        st = (sequences->lines ? compare_line : compare_window)(c, &in, err);
+        if (!st && o->progress && !o->progress(o->user, sequences->done, sequences->total))
+            st = zq_fail(err, ZQ_ECANCELLED, "cancelled after %zu tokens", c->n_tokens);
+        if (!st) st = zq_sequences_next(sequences, &in, err);
     }
-    zq_ids_free(&ids);
-    return st;
-}
-
-/* ids of one line, cut to the limit; the special token at the end, if the tokenizer puts one there, stays. */
-static zq_status read_line(const struct comparing *c, const char *line, size_t n_bytes, bool ends_special, zq_ids *ids, zq_error *err)
-{
-    ids->n = 0;
-    zq_status st = zq_tokenizer_encode(zq_model_tokenizer(c->models[0]), line, n_bytes, NULL, 0, true, ids, err);
-    if (st || ids->n <= c->limit) return st;
-    if (ends_special) ids->ids[c->limit - 1] = ids->ids[ids->n - 1];
-    ids->n = c->limit;
-    return ZQ_OK;
-}
-
-static zq_status compare_lines(struct comparing *c, const char *text, size_t n_bytes, size_t max_length, zq_error *err)
-{
-    const zq_tokenizer *tokenizer = zq_model_tokenizer(c->models[0]);
-    const size_t of_tokenizer = zq_tokenizer_max_length(tokenizer);
-    zq_ids ids = {0};
-    zq_status st = zq_tokenizer_encode(tokenizer, "", 0, NULL, 0, true, &ids, err);
-    const bool ends_special = ids.n > 1; /* [CLS] [SEP]; a lone special token begins texts */
-    if (!st) st = make_room(c, of_tokenizer && of_tokenizer < max_length ? of_tokenizer : max_length, err);
-    for (size_t begin = 0, end; begin < n_bytes && !st; begin = end + 1) {
-        const char *newline = memchr(text + begin, '\n', n_bytes - begin);
-        end = newline ? (size_t)(newline - text) : n_bytes;
-        if (end == begin) continue;
-        if (c->options->limit && c->n_tokens >= c->options->limit) break;
-        st = read_line(c, text + begin, end - begin, ends_special, &ids, err);
-        if (!st && ids.n) st = compare_line(c, &ids, err);
-        if (!st) st = show(c, end < n_bytes ? end + 1 : end, n_bytes, err);
-    }
-    if (!st && !c->tallies[COSINE].n) st = zq_fail(err, ZQ_EINVAL, "the text has no line to compare");
-    zq_ids_free(&ids);
+    if (!st && !c->n_tokens) st = zq_fail(err, ZQ_EINVAL, "the text has no line to compare");
     return st;
 }
 
@@ -260,9 +213,13 @@ zq_status zq_compare(const zq_model *a, const zq_model *b, const char *text, siz
     zq_model_info_get(a, &c.info);
     c.n_threads = zq_thread_count(c.options->n_threads);
     const size_t limit_b = b->config.max_length, max_length = limit_b < c.info.max_length ? limit_b : c.info.max_length;
+    const struct zq_sequences_options so = {.window = c.options->window, .limit = c.options->limit, .max_length = max_length};
+    struct zq_sequences sequences = {0};
     zq_status st = check_models(&c, err);
-    if (!st) st = (c.info.kind == ZQ_DECODER ? compare_text : compare_lines)(&c, text, n_bytes, max_length, err);
+    if (!st) st = zq_sequences_begin(&sequences, a, text, n_bytes, &so, err);
+    if (!st) st = compare_all(&c, &sequences, err);
     if (!st) st = report(&c, out, err);
+    zq_sequences_end(&sequences);
     for (int i = 0; i < 2; i++) {
         zq_session_close(c.sessions[i]);
         zq_free(c.embeddings[i]);

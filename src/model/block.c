@@ -10,6 +10,14 @@ static void norm(struct zq_session *s, const struct zq_norm_weights *w, struct z
     zq_norm_run(&s->ops, w, c->arch->rms, (float)c->norm_eps, s->x.f, c->width, s->n_tokens, c->width, out, forms);
 }
 
+/* out = map `role` of a block (+ residual); a tap sees its input first. */
+static void run_map(struct zq_session *s, const struct zq_block *b, enum zq_linear_role role, struct zq_rows in, const float *residual, float *out,
+                    size_t ld_out)
+{
+    if (s->tap.see) s->tap.see(s->tap.user, (size_t)(b - s->model->blocks), role, &in, s->n_tokens);
+    zq_linear_run(&s->ops, &b->linear[role], in, s->n_tokens, residual, out, ld_out);
+}
+
 static struct zq_heads heads_of(const struct zq_config *c)
 {
     const size_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
@@ -48,7 +56,7 @@ static void attention(struct zq_session *s, const struct zq_block *b, struct zq_
     size_t at = 0;
     for (int r = ZQ_QKV; r <= ZQ_V; r++) {
         if (!zq_linear_exists(&b->linear[r])) continue;
-        zq_linear_run(&s->ops, &b->linear[r], in, s->n_tokens, NULL, s->qkv + at, s->ld_qkv);
+        run_map(s, b, (enum zq_linear_role)r, in, NULL, s->qkv + at, s->ld_qkv);
         at += b->linear[r].w.n_rows;
     }
     const struct zq_attention a = {
@@ -65,12 +73,12 @@ static void ffn(struct zq_session *s, const struct zq_block *b, struct zq_rows i
 {
     const struct zq_config *c = &s->model->config;
     const size_t n = s->n_tokens, width = c->ffn_width;
-    zq_linear_run(&s->ops, &b->linear[ZQ_UP], in, n, NULL, s->ffn.f, width);
-    if (c->gated) zq_linear_run(&s->ops, &b->linear[ZQ_GATE], in, n, NULL, s->gate, width);
+    run_map(s, b, ZQ_UP, in, NULL, s->ffn.f, width);
+    if (c->gated) run_map(s, b, ZQ_GATE, in, NULL, s->gate, width);
     struct zq_rows y = s->ffn; /* overwrites what it is computed from, so that act() is computed once for range and codes */
     if (c->gated) y.f = s->gate;
     zq_activate_run(&s->ops, c->activation, y.f, c->gated ? s->ffn.f : NULL, width, n, width, y, (struct zq_forms){true, b->down_in.q});
-    zq_linear_run(&s->ops, &b->linear[ZQ_DOWN], y, n, s->x.f, s->x.f, c->width);
+    run_map(s, b, ZQ_DOWN, y, s->x.f, s->x.f, c->width);
 }
 
 static struct zq_forms either(struct zq_forms a, struct zq_forms b)
@@ -90,7 +98,7 @@ void zq_block_forward(struct zq_session *s, size_t layer, size_t n_inputs)
     choose_caches(s, layer, n_inputs);
     attention(s, b, in);
     if (parallel && two_norms) norm(s, &b->norm2, s->h2, b->ffn_in); /* reads x before attention is added to it */
-    zq_linear_run(&s->ops, &b->linear[ZQ_O], s->attended, s->n_tokens, s->x.f, s->x.f, c->width);
+    run_map(s, b, ZQ_O, s->attended, s->x.f, s->x.f, c->width);
 
     if (post) norm(s, &b->norm1, s->x, stream);
     else if (!parallel) norm(s, &b->norm2, s->h, b->ffn_in);

@@ -4,10 +4,18 @@
 
 #include "model/model.h"
 
+/* Sees what each linear map of the blocks is about to read: rows of activations, INT8 (q and scale) if the map's spec has a_bits 8, else
+ * float (f). For measuring; on the thread that called zq_session_step. */
+struct zq_tap {
+    void (*see)(void *user, size_t layer, enum zq_linear_role role, const struct zq_rows *in, size_t n_tokens); /* NULL: nobody looks */
+    void *user;
+};
+
 struct zq_session {
     const struct zq_model *model;
     size_t n_sequences, max_length, max_batch_tokens, max_logit_rows; /* resolved options */
     bool keep_hidden;
+    struct zq_tap tap;
     struct zq_ops ops;
     void *memory; /* all arrays below; T = max_batch_tokens, R = max_logit_rows, D = width */
 

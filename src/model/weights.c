@@ -129,7 +129,10 @@ void zq_stored_values(const struct zq_stored *w, size_t row, size_t n, void *val
 void zq_stored_row(const struct zq_stored *w, const struct zq_kernels *kernels, size_t row, float *out, int8_t *codes)
 {
     if (w->storage == ZQ_STORED_FLOAT) {
-        kernels->to_float(out, w->weight->bytes + row * w->n_cols * zq_dtype_bytes(w->weight->dtype), w->weight->dtype, w->n_cols);
+        const size_t size = zq_dtype_bytes(w->weight->dtype);
+        if (!w->transposed) kernels->to_float(out, w->weight->bytes + row * w->n_cols * size, w->weight->dtype, w->n_cols);
+        else
+            for (size_t k = 0; k < w->n_cols; k++) zq_to_float(out + k, w->weight->bytes + (k * w->n_rows + row) * size, w->weight->dtype, 1);
         return;
     }
     const size_t groups = zq_spec_n_groups(w->spec, w->n_cols), group = w->n_cols / groups;
