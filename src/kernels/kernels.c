@@ -32,12 +32,14 @@ static void fill(struct zq_kernels *k, unsigned levels)
         zq_floatmul_avx2(k);
         zq_gemm_avx2(k);
     }
+    if (levels & ZQ_LEVEL_AVXVNNI) zq_gemm_avxvnni(k);
     if (levels & ZQ_LEVEL_AVX512VNNI) {
         zq_rows_avx512vnni(k);
         zq_attend_avx512vnni(k);
         zq_floatmul_avx512vnni(k);
         zq_gemm_avx512vnni(k);
     }
+    if (levels & ZQ_LEVEL_AMX) zq_gemm_amx(k);
 }
 #elif defined(__aarch64__) && defined(__AARCH64EL__)
 static unsigned levels_here(void) { return zq_levels_arm(); }

@@ -60,6 +60,33 @@ static bool all_slots_have_checks(const struct zq_kernels *k)
     return ok;
 }
 
+/* ---- levels that this machine lacks ---- */
+
+#ifdef ZQ_BORROWED_LEVELS
+/* Kernels of other levels that tests/CMakeLists.txt has compiled for the instructions of AVX-512 VNNI: AVX-VNNI in its longer
+ * encoding, AMX with tiles in plain C. */
+void zq_gemm_avxvnni_borrowed(struct zq_kernels *k);
+void zq_gemm_amx_borrowed(struct zq_kernels *k);
+
+static bool borrow(struct zq_kernels *k, unsigned level, unsigned here)
+{
+    if (!(level & (ZQ_LEVEL_AVXVNNI | ZQ_LEVEL_AMX))) return false;
+    if (!(here & ZQ_LEVEL_AVX512VNNI)) {
+        fprintf(stderr, "skipped: the products of level %s, which need AVX-512 VNNI where that level is absent\n", zq_levels_name(level));
+        return false;
+    }
+    if (level == ZQ_LEVEL_AVXVNNI) zq_gemm_avxvnni_borrowed(k);
+    else zq_gemm_amx_borrowed(k);
+    return true;
+}
+#else
+static bool borrow(struct zq_kernels *k, unsigned level, unsigned here)
+{
+    (void)k, (void)level, (void)here;
+    return false;
+}
+#endif
+
 /* ---- crashes ---- */
 
 static sigjmp_buf after_crash;
@@ -148,31 +175,38 @@ int main(int argc, char **argv)
     }
     catch_crashes();
 
-    static struct zq_kernels tables[ZQ_LEN(level_bits)];
+    static struct zq_kernels tables[ZQ_LEN(level_bits)], borrowed;
     size_t n_tables = 0, n_checked = 0, n_failed = 0;
     unsigned levels = 0;
     for (size_t l = 0; l < ZQ_LEN(level_bits); l++) {
-        if (level_bits[l] & ~here) continue;
-        levels |= level_bits[l];
-        struct zq_kernels *k = &tables[n_tables++];
-        zq_kernels_init(k, levels);
-        const char *level = zq_levels_name(levels);
-        if (n_tables == 1 && !all_slots_have_checks(k)) n_failed++;
-        struct bench bench = {.k = k, .level = level, .n_threads = zq_available_cores(), .is_c = n_tables == 1};
-        if (o.bench) bench.limits = bench_limits(level_bits[l], bench.n_threads);
+        const bool is_here = !(level_bits[l] & ~here);
+        struct zq_kernels *k = is_here ? &tables[n_tables] : &borrowed;
+        const struct zq_kernels *lower = is_here && n_tables ? k - 1 : &tables[0];
+        if (is_here) {
+            levels |= level_bits[l];
+            zq_kernels_init(k, levels);
+            n_tables++;
+        } else {
+            borrowed = tables[0];
+            if (!borrow(k, level_bits[l], here)) continue;
+        }
+        const char *level = zq_levels_name(level_bits[l]);
+        if (n_tables == 1 && is_here && !all_slots_have_checks(k)) n_failed++;
+        struct bench bench = {.k = k, .level = level, .n_threads = zq_available_cores(), .is_c = k == &tables[0]};
+        if (o.bench && is_here) bench.limits = bench_limits(level_bits[l], bench.n_threads);
         for (size_t i = 0; i < ZQ_LEN(slots); i++) {
-            if (n_tables > 1 && !is_new(&slots[i], k, k - 1)) continue;
+            if (k != &tables[0] && !is_new(&slots[i], k, lower)) continue;
             /* C is timed in any case: ratios refer to it */
             const bool wanted = is_wanted(&o, &slots[i], level);
             if (o.list) {
-                if (wanted) printf("%s %s\n", slots[i].name, level);
+                if (wanted) printf("%s %s%s\n", slots[i].name, is_here ? "" : "borrowed-", level);
                 continue;
             }
             if (wanted) {
                 n_checked++;
                 n_failed += !check_slot(&slots[i], k, &tables[0], level, o.seed);
             }
-            if (o.bench && (wanted || n_tables == 1)) slots[i].bench(&bench);
+            if (o.bench && is_here && (wanted || bench.is_c)) slots[i].bench(&bench);
         }
     }
     if (!o.list) printf("%zu kernels checked, %zu failed, seed %llu\n", n_checked, n_failed, (unsigned long long)o.seed);
