@@ -19,15 +19,16 @@ declare -A below
 below[base]=""
 below[quant]="base"
 below[kernels]="base quant"
-below[ops]="base quant kernels"
+below[cuda]="base quant kernels"
+below[ops]="base quant kernels cuda"
 below[checkpoint]="base quant"
 below[text]="base quant"
-below[model]="base quant kernels ops checkpoint text"
+below[model]="base quant kernels cuda ops checkpoint text"
 below[compress]="${below[model]} model"
 below[eval]="${below[model]} model"
 below[distill]="${below[model]} model"
 
-files() { find "$@" -name '*.[ch]' | sort; }
+files() { find "$@" '(' -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cpp' ')' | sort; }
 
 # include_lines FOLDER: "file:line: included" for includes in quotes
 include_lines() { files "$1" | xargs grep -Hno '^ *# *include *"[^"]*"' | sed 's/: *# *include *"\([^"]*\)"/: \1/'; }

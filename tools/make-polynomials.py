@@ -84,9 +84,9 @@ def text(x):
 def show(name, value):
     if isinstance(value, list):
         lines = [", ".join(text(c) for c in value[i : i + 6]) for i in range(0, len(value), 6)]
-        print("static const float %s[] = {%s};" % (name, ",\n                               ".join(lines)))
+        print("ZQ_TABLE float %s[] = {%s};" % (name, ",\n                               ".join(lines)))
     else:
-        print("static const float %s = %s;" % (name, text(value)))
+        print("ZQ_TABLE float %s = %s;" % (name, text(value)))
 
 
 half_ln2 = mp.log(2) / 2
@@ -134,6 +134,7 @@ def gelu(x):
 if __name__ == "__main__":
     print("/* Made by tools/make-polynomials.py; do not edit. Coefficients from the constant term upwards; errors measured there. */")
     print("#ifndef ZQ_KERNELS_POLYNOMIALS_H\n#define ZQ_KERNELS_POLYNOMIALS_H\n")
+    print("#ifndef ZQ_TABLE\n#define ZQ_TABLE static const /* device code says more */\n#endif\n")
     print("/* exp(r) = 1 + r + r^2 P(r) for |r| <= ln(2) / 2; ln(2) as a part whose product with n is exact, and the rest.")
     print(" * exp of [-87, 88]: %.2f ulp. */" % worst(exp, mp.exp, -87, 88))
     show("exp_p", exp_p)

@@ -1,12 +1,15 @@
 /* zqcheck: checks every kernel of every level that this machine has against plain C, and times it.
  *
  *     zqcheck [--list] [--bench] [--seed N] [filter]
+ *     zqcheck --cuda-host [--plugin FILE] [--seed N] [filter]    the GPU's kernels in the simulator
+ *     zqcheck --cuda [--plugin FILE] [--seed N] [filter]         on a GPU
  *
  * filter: part of a slot's or level's name. A crash inside a check counts as a failure of that kernel, and the run goes on. A slot
  * of the table that no check covers fails the run, so nobody can forget one. */
 #include "check.h"
 
 #include "base/threads.h"
+#include "device.h"
 
 #include <setjmp.h>
 #include <signal.h>
@@ -15,6 +18,18 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#ifdef ZQ_BUILD_DIR /* where device plug-ins are; a build for another processor has none */
+static const char host_plugin[] = ZQ_BUILD_DIR "/libzq_cuda_host.so", gpu_plugin[] = ZQ_BUILD_DIR "/libzq_cuda.so";
+#else
+static const char host_plugin[] = "", gpu_plugin[] = "";
+int check_device(const char *path, int index, uint64_t seed, const char *filter)
+{
+    (void)path, (void)index, (void)seed, (void)filter;
+    fprintf(stderr, "zqcheck: built without device plug-ins\n");
+    return 2;
+}
+#endif
 
 #define SLOT(name, first, last)                                                                                       \
     {                                                                                                                 \
@@ -125,6 +140,7 @@ struct options {
     bool list, bench;
     uint64_t seed;
     const char *filter;
+    const char *plugin; /* of a device: that is checked instead */
 };
 
 static bool is_wanted(const struct options *o, const struct slot *slot, const char *level)
@@ -154,6 +170,9 @@ static int parse(struct options *o, int argc, char **argv)
         if (!strcmp(argv[i], "--list")) o->list = true;
         else if (!strcmp(argv[i], "--bench")) o->bench = true;
         else if (!strcmp(argv[i], "--seed") && i + 1 < argc) o->seed = strtoull(argv[++i], NULL, 0);
+        else if (!strcmp(argv[i], "--cuda-host") && !o->plugin) o->plugin = host_plugin;
+        else if (!strcmp(argv[i], "--cuda") && !o->plugin) o->plugin = gpu_plugin;
+        else if (!strcmp(argv[i], "--plugin") && i + 1 < argc) o->plugin = argv[++i];
         else if (argv[i][0] != '-' && !o->filter) o->filter = argv[i];
         else return -1;
     }
@@ -164,9 +183,10 @@ int main(int argc, char **argv)
 {
     struct options o = {.seed = (uint64_t)time(NULL)};
     if (parse(&o, argc, argv)) {
-        fprintf(stderr, "usage: zqcheck [--list] [--bench] [--seed N] [filter]\n");
+        fprintf(stderr, "usage: zqcheck [--list] [--bench] [--seed N] [--cuda-host | --cuda] [--plugin FILE] [filter]\n");
         return 2;
     }
+    if (o.plugin) return check_device(o.plugin, 0, o.seed, o.filter);
     unsigned here;
     zq_error err;
     if (zq_levels_detect(&here, &err)) {

@@ -1,0 +1,71 @@
+/* Products with float inputs (w8a16, w4a16, float weights: mostly the LM head): a thread per output row, 8 tokens per block, each a
+ * chain of fma over rising columns as kernels.h writes it. Neighbouring rows lie side by side, so a warp reads whole lines. */
+#ifndef ZQ_CUDA_FLOATMUL_CUH
+#define ZQ_CUDA_FLOATMUL_CUH
+
+#include "cuda/gemv.cuh"
+
+enum { SIDE_F32, SIDE_F16, SIDE_BF16, SIDE_I8, SIDE_I4 };
+enum { SIDE_THREADS = 64, SIDE_TOKENS = 8 };
+
+/* Exactly: shifted into place the exponent is 112 too small. */
+DEVICE float f16_value(uint32_t h)
+{
+    const uint32_t sign = (h & 0x8000u) << 16, m = h & 0x7fffu;
+    if (m >= 0x7c00u) return bits_float(sign | 0x7f800000u | (m & 0x3ffu) << 13);
+    const float y = mul(bits_float(m << 13), 0x1p112f);
+    return sign ? -y : y;
+}
+
+template <int FORMAT> DEVICE float side_value(const uint8_t *w, size_t i)
+{
+    switch (FORMAT) {
+    case SIDE_F32: return ((const float *)w)[i];
+    case SIDE_F16: return f16_value(((const uint16_t *)w)[i]);
+    case SIDE_BF16: return bits_float((uint32_t)((const uint16_t *)w)[i] << 16);
+    case SIDE_I8: return from_int(((const int8_t *)w)[i]);
+    default: return from_int((int)(w[i / 2] >> (i % 2 ? 4 : 0) & 15) - 8);
+    }
+}
+
+template <int FORMAT> KERNEL(SIDE_THREADS) float_product(const product_args a)
+{
+    const uint32_t row = block_x() * SIDE_THREADS + thread_x(), first = block_y() * SIDE_TOKENS;
+    const uint32_t n_tokens = least(a.n_tokens - first, SIDE_TOKENS), n_groups = FORMAT < SIDE_I8 ? 1 : a.n_cols / a.group;
+    const uint32_t group = FORMAT < SIDE_I8 ? a.n_cols : a.group;
+    const bool grouped = n_groups > 1 || a.step != 0; /* step is 0 without groups */
+    const size_t width = a.cols;
+    if (row >= a.n_rows) return;
+    float sum[SIDE_TOKENS], y[SIDE_TOKENS];
+    UNROLL
+    for (int t = 0; t < SIDE_TOKENS; t++) sum[t] = y[t] = 0;
+    for (uint32_t g = 0; g < n_groups; g++) {
+        for (uint32_t k = g * group; k < (g + 1) * group; k++) {
+            const float w = side_value<FORMAT>(a.w, k * width + row);
+            UNROLL
+            for (int t = 0; t < SIDE_TOKENS; t++)
+                if ((uint32_t)t < n_tokens) sum[t] = fma_rn(a.x[(first + t) * a.ld_x + k], w, sum[t]);
+        }
+        if (FORMAT < SIDE_I8 || !grouped) break;
+        const float scale = a.w_scale[(size_t)g * a.n_rows + row];
+        UNROLL
+        for (int t = 0; t < SIDE_TOKENS; t++) {
+            y[t] = fma_rn(sum[t], scale, y[t]);
+            sum[t] = 0;
+        }
+    }
+    const float bias = a.bias ? a.bias[row] : 0.0f;
+    UNROLL
+    for (int t = 0; t < SIDE_TOKENS; t++) {
+        if ((uint32_t)t >= n_tokens) break;
+        float out;
+        if (FORMAT < SIDE_I8) out = add(sum[t], bias);
+        else if (!grouped) out = fma_rn(sum[t], a.w_scale[row], bias);
+        else out = add(y[t], bias);
+        const size_t at = (first + t) * a.ld_out + row;
+        if (a.residual) out = add(out, a.residual[at]);
+        a.out[at] = out;
+    }
+}
+
+#endif

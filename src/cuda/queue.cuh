@@ -1,0 +1,52 @@
+/* What the files of a plug-in share: the queue, and how a kernel is launched on a device or in the simulator. */
+#ifndef ZQ_CUDA_QUEUE_CUH
+#define ZQ_CUDA_QUEUE_CUH
+
+#include "cuda/device.h"
+#include "cuda/shim.cuh"
+
+#if defined(__CUDACC__)
+struct zq_queue {
+    cudaStream_t stream;
+    int index;
+    cudaError_t error; /* the first one */
+    char sentence[200];
+};
+template <class A> static void launch(struct zq_queue *queue, void (*kernel)(const A), unsigned grid_x, unsigned grid_y, unsigned n_threads,
+                                      const A &args)
+{
+    if (queue->error || !grid_x || !grid_y) return;
+    void *pointers[] = {const_cast<A *>(&args)};
+    queue->error = cudaLaunchKernel((const void *)kernel, dim3(grid_x, grid_y), dim3(n_threads), pointers, 0, queue->stream);
+}
+#else
+struct zq_queue {
+    struct sim_device *device;
+};
+template <class A> struct launched {
+    void (*kernel)(const A);
+    A args;
+    static void body(const void *p) { ((const launched *)p)->kernel(((const launched *)p)->args); }
+};
+template <class A> static void launch(struct zq_queue *queue, void (*kernel)(const A), unsigned grid_x, unsigned grid_y, unsigned n_threads,
+                                      const A &args)
+{
+    const launched<A> l = {kernel, args};
+    sim_launch(queue->device, grid_x, grid_y, n_threads, launched<A>::body, &l);
+}
+#endif
+
+static inline unsigned parts(size_t n, size_t size) { return (unsigned)((n + size - 1) / size); }
+
+/* One file per group of kernels, so that they compile side by side. */
+void zq_launch_norm(struct zq_queue *queue, const struct zq_norm *a, size_t n_rows);
+void zq_launch_activate(struct zq_queue *queue, const struct zq_activate *a, size_t n_rows);
+void zq_launch_keep(struct zq_queue *queue, const struct zq_keep *a);
+void zq_launch_attend(struct zq_queue *queue, const struct zq_attend *a);
+struct product_args;
+void zq_launch_gemv(struct zq_queue *queue, const struct product_args &args, int bits, bool grouped);
+void zq_launch_gemm(struct zq_queue *queue, const struct product_args &args, int bits, bool grouped);
+void zq_launch_float(struct zq_queue *queue, const struct product_args &args, int format);
+void zq_launch_product(struct zq_queue *queue, const struct zq_product *a, enum zq_device_format format);
+
+#endif

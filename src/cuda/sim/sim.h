@@ -1,0 +1,51 @@
+/* A simulator of a CUDA device, enough for the kernels of this folder: they compile unchanged with g++ and run on the CPU, under
+ * sanitizers if wanted. It is not a fast device but a mean one:
+ *   - every CUDA thread is a fiber with its own stack; which one runs next is random, and whole warps are put aside for random times,
+ *     so that a missing barrier shows as a wrong result
+ *   - blocks run in random order, two of them side by side
+ *   - shared memory holds garbage at first, each array in an allocation of its own (AddressSanitizer sees what is read beside it)
+ *   - an asynchronous copy lands when its thread waits for it and not before; until then its destination holds garbage
+ *   - lanes that meet in different warp operations, or a barrier that some thread never reaches, end the launch with an error
+ * The seed of all randomness is printed by zqcheck and can be set. What it cannot see: the weak memory model, bank conflicts,
+ * speed. */
+#ifndef ZQ_CUDA_SIM_H
+#define ZQ_CUDA_SIM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct sim_device;
+
+struct sim_device *sim_create(uint64_t seed);
+void sim_destroy(struct sim_device *device);
+uint64_t sim_seed(const struct sim_device *device);
+/* NULL, or what went wrong in a launch since sim_create(). */
+const char *sim_error(const struct sim_device *device);
+
+/* Runs grid_x * grid_y blocks of n_threads (a multiple of 32), each thread calling body(arg). */
+void sim_launch(struct sim_device *device, unsigned grid_x, unsigned grid_y, unsigned n_threads, void (*body)(const void *arg), const void *arg);
+
+/* ---- for kernels, of the thread that runs ---- */
+
+struct sim_index { unsigned x, y; };
+struct sim_index sim_thread(void);
+struct sim_index sim_block(void);
+
+/* The next shared array of the block: the n-th call of every thread gives the same one. */
+void *sim_shared(size_t n_bytes);
+void sim_barrier(void);
+
+/* All 32 lanes hand in n_bytes and get what every lane handed in, [32][SIM_HANDED] bytes, valid until the lane's next operation.
+ * `operation` tells a shuffle from a product. */
+enum { SIM_HANDED = 32 };
+const uint8_t *sim_exchange(int operation, const void *mine, size_t n_bytes);
+
+/* cp.async: 16 bytes, of which the first n are read and the others are zero. */
+void sim_copy_async(void *to, const void *from, unsigned n);
+void sim_copy_commit(void);
+void sim_copy_wait(unsigned n_left);
+
+/* Writes and reads of 16 bytes that the hardware would refuse unless they are aligned. */
+void sim_need_aligned(const void *p, size_t align);
+
+#endif

@@ -1,0 +1,390 @@
+/* Every operator of a device plug-in against plain C, in bits: zqcheck --cuda-host (the simulator) and --cuda[:N] (a GPU). In the
+ * simulator device memory is ours, so operators work in the guarded buffers themselves; for a GPU buffers are copied over and back. */
+#include "check.h"
+
+#include "cuda/device.h"
+#include "cuda/layout.h"
+#include "device.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_COPIES = 16, PADDED = ZQ_DEVICE_ALIGN };
+
+struct device {
+    const struct zq_plugin *plugin;
+    struct zq_queue *queue;
+    struct zq_kernels layouts;
+    struct check c;
+    struct {
+        void *on_device, *host;
+        size_t n_bytes;
+    } copies[MAX_COPIES];
+    size_t n_copies;
+};
+
+/* The device's view of a buffer of this case; NULL stays NULL. */
+static void *place(struct device *d, const void *host, size_t n_bytes)
+{
+    if (!host || d->plugin->simulated) return (void *)(uintptr_t)host;
+    for (size_t i = 0; i < d->n_copies; i++)
+        if (d->copies[i].host == host) return d->copies[i].on_device;
+    void *p = d->plugin->alloc(d->queue, n_bytes);
+    if (!p || d->n_copies == MAX_COPIES) {
+        fprintf(stderr, "zqcheck: no device memory\n");
+        exit(1);
+    }
+    d->plugin->upload(d->queue, p, host, n_bytes);
+    d->copies[d->n_copies].on_device = p;
+    d->copies[d->n_copies].host = (void *)(uintptr_t)host;
+    d->copies[d->n_copies++].n_bytes = n_bytes;
+    return p;
+}
+
+/* Waits, and brings back what lies on a device. */
+static void fetch(struct device *d)
+{
+    for (size_t i = 0; i < d->n_copies; i++) {
+        d->plugin->download(d->queue, d->copies[i].host, d->copies[i].on_device, d->copies[i].n_bytes);
+        d->plugin->free(d->queue, d->copies[i].on_device);
+    }
+    d->n_copies = 0;
+    const char *failure = d->plugin->finish(d->queue);
+    if (failure) check_fail(&d->c, "%s", failure);
+}
+
+static void *copy_of(struct check *c, const void *from, size_t n_bytes, size_t align)
+{
+    return memcpy(check_buffer(c, n_bytes, align), from, n_bytes);
+}
+static size_t row_values(size_t n_rows, size_t ld, size_t n) { return n_rows ? (n_rows - 1) * ld + n : 0; }
+static enum check_values plain_kind(struct check *c)
+{
+    return (enum check_values[]){VALUES_NORMAL, VALUES_OUTLIERS, VALUES_EQUAL, VALUES_ZERO, VALUES_TINY}[check_random(c, 5)];
+}
+
+/* Outputs of a row operator, twice: [0] for the device, [1] for C. */
+struct outputs {
+    struct zq_rows_out want[2];
+    size_t n_f, n_q, n_rows;
+};
+
+static struct outputs make_outputs(struct check *c, size_t n_rows, size_t n, bool f, bool q)
+{
+    struct outputs o = {.n_rows = n_rows};
+    const size_t ld_f = n + check_random(c, 3), ld_q = n + check_random(c, 3);
+    o.n_f = f ? row_values(n_rows, ld_f, n) : 0;
+    o.n_q = q ? row_values(n_rows, ld_q, n) : 0;
+    for (int i = 0; i < 2; i++) {
+        o.want[i] = (struct zq_rows_out){.ld_f = ld_f, .ld_q = ld_q};
+        if (f) o.want[i].f = check_buffer(c, o.n_f * sizeof(float), sizeof(float));
+        if (q) o.want[i].q = check_buffer(c, o.n_q, 1);
+        if (q) o.want[i].scale = check_buffer(c, n_rows * sizeof(float), sizeof(float));
+    }
+    return o;
+}
+
+static struct zq_rows_out place_outputs(struct device *d, const struct outputs *o)
+{
+    struct zq_rows_out r = o->want[0];
+    r.f = place(d, r.f, o->n_f * sizeof(float));
+    r.q = place(d, r.q, o->n_q);
+    r.scale = place(d, r.scale, o->n_rows * sizeof(float));
+    return r;
+}
+
+static void compare_outputs(struct device *d, const struct outputs *o)
+{
+    fetch(d);
+    if (o->want[0].f) check_same_floats(&d->c, o->want[0].f, o->want[1].f, o->n_f, "f");
+    if (o->want[0].q) check_same_bytes(&d->c, o->want[0].q, o->want[1].q, o->n_q, "q");
+    if (o->want[0].q) check_same_floats(&d->c, o->want[0].scale, o->want[1].scale, o->n_rows, "scale");
+}
+
+static void device_norm(struct device *d)
+{
+    struct check *c = &d->c;
+    for (size_t i = 0; i < 24 && !c->failed; i++) {
+        check_begin(c);
+        const size_t n = CHECK_PICK(c, 1, 15, 16, 17, 33, 64, 100, 768), n_rows = 1 + check_random(c, 19), ld = n + check_random(c, 3);
+        struct zq_norm a = {.n = n, .ld_x = ld, .eps = 1e-5f, .rms = check_coin(c)};
+        const float *x = check_floats(c, row_values(n_rows, ld, n), plain_kind(c)), *gamma = check_floats(c, n, VALUES_NORMAL);
+        const float *beta = check_coin(c) ? check_floats(c, n, VALUES_NORMAL) : NULL;
+        const bool f = check_coin(c);
+        struct outputs o = make_outputs(c, n_rows, n, f, !f || check_coin(c));
+        a.x = x, a.gamma = gamma, a.beta = beta, a.out = o.want[1];
+        d->layouts.norm(&a, 0, n_rows);
+        a.x = place(d, x, row_values(n_rows, ld, n) * sizeof(float));
+        a.gamma = place(d, gamma, n * sizeof(float));
+        a.beta = place(d, beta, n * sizeof(float));
+        a.out = place_outputs(d, &o);
+        d->plugin->norm(d->queue, &a, n_rows);
+        compare_outputs(d, &o);
+    }
+}
+
+static void device_activate(struct device *d)
+{
+    struct check *c = &d->c;
+    for (size_t i = 0; i < 28 && !c->failed; i++) {
+        check_begin(c);
+        const size_t n = CHECK_PICK(c, 1, 31, 64, 172, 255, 256, 257, 700), n_rows = 1 + check_random(c, 4), ld = n + check_random(c, 3);
+        struct zq_activate a = {.n = n, .ld_x = ld, .ld_times = ld, .act = (enum zq_activation)(i % 7)};
+        const size_t n_x = row_values(n_rows, ld, n);
+        const float *x = check_floats(c, n_x, plain_kind(c)), *times = check_coin(c) ? check_floats(c, n_x, VALUES_NORMAL) : NULL;
+        const bool f = check_coin(c);
+        struct outputs o = make_outputs(c, n_rows, n, f, !f || check_coin(c));
+        a.x = x, a.times = times, a.out = o.want[1];
+        d->layouts.activate(&a, 0, n_rows);
+        a.x = place(d, x, n_x * sizeof(float));
+        a.times = place(d, times, n_x * sizeof(float));
+        a.out = place_outputs(d, &o);
+        d->plugin->activate(d->queue, &a, n_rows);
+        compare_outputs(d, &o);
+    }
+}
+
+/* ---- products ---- */
+
+struct product_case {
+    enum zq_device_format format;
+    size_t n_rows, n_cols, k_group, n_tokens;
+    enum zq_dtype dtype;
+    bool float_tokens; /* INT8 products that quantize their input */
+};
+
+static const struct zq_gemm *slot(const struct zq_kernels *k, enum zq_device_format format)
+{
+    const struct zq_gemm *const slots[] = {&k->w8_a8, &k->w4_a8, &k->w8_a16, &k->w4_a16, &k->f32_a16};
+    return slots[format];
+}
+
+static void *packed(struct check *c, const struct zq_gemm *g, struct zq_matrix w, const void *values, const float *scales)
+{
+    w.packed = check_buffer(c, g->packed_bytes(&w), 64);
+    const size_t value = w.dtype == ZQ_I8 ? 1 : zq_dtype_bytes(w.dtype), groups = w.k_group ? w.n_cols / w.k_group : 1;
+    for (size_t row = 0, n; row < w.n_rows; row += n) {
+        n = w.n_rows - row < g->row_tile ? w.n_rows - row : g->row_tile;
+        g->pack(&w, row, n, (const uint8_t *)values + row * w.n_cols * value, scales ? scales + row * groups : NULL);
+    }
+    return w.packed;
+}
+
+/* Tokens of both kinds for a case: C always reads codes in INT8 products. */
+static void make_tokens(struct device *d, const struct product_case *s, struct zq_product *p)
+{
+    struct check *c = &d->c;
+    const size_t n_x = row_values(s->n_tokens, p->ld_x, s->n_cols);
+    float *scale = check_floats(c, s->n_tokens, VALUES_NORMAL);
+    int8_t *q = copy_of(c, check_codes(c, n_x, -127, 127), n_x, PADDED);
+    p->x = check_floats(c, n_x, plain_kind(c));
+    if (s->format >= ZQ_DEVICE_W8A16) return;
+    p->q = q, p->scale = scale;
+    if (!s->float_tokens) return;
+    const struct zq_activate a = {.x = p->x, .ld_x = p->ld_x, .n = s->n_cols, .out = {.q = q, .scale = scale, .ld_q = p->ld_x}};
+    d->layouts.activate(&a, 0, s->n_tokens);
+}
+
+static void check_product(struct device *d, const struct product_case *s)
+{
+    struct check *c = &d->c;
+    check_begin(c);
+    const struct zq_gemm *plain = slot(c->c, s->format), *ours = slot(&d->layouts, s->format);
+    struct zq_matrix w = {.n_rows = s->n_rows, .n_cols = s->n_cols, .k_group = s->k_group, .dtype = s->dtype};
+    const size_t n_groups = s->k_group ? s->n_cols / s->k_group : 1, n = s->n_rows * s->n_cols;
+    const bool four = s->format == ZQ_DEVICE_W4A8 || s->format == ZQ_DEVICE_W4A16;
+    void *values;
+    if (s->format == ZQ_DEVICE_FLOAT) {
+        const float *f = check_floats(c, n, VALUES_NORMAL);
+        values = check_buffer(c, n * zq_dtype_bytes(s->dtype), zq_dtype_bytes(s->dtype));
+        zq_from_float(values, s->dtype, f, n);
+    } else values = check_codes(c, n, four ? -8 : -128, four ? 7 : 127);
+    const float *scales = s->format == ZQ_DEVICE_FLOAT ? NULL : check_floats(c, s->n_rows * n_groups, VALUES_NORMAL);
+    struct zq_product p = {.w = &w, .n_tokens = s->n_tokens, .ld_x = zq_layout_up(s->n_cols, PADDED) + PADDED * check_random(c, 2),
+                           .ld_out = s->n_rows + check_random(c, 3)};
+    make_tokens(d, s, &p);
+    if (check_coin(c)) p.bias = check_floats(c, s->n_rows, VALUES_NORMAL);
+    const size_t n_x = row_values(s->n_tokens, p.ld_x, s->n_cols), n_out = row_values(s->n_tokens, p.ld_out, s->n_rows);
+    const float *residual = check_coin(c) ? check_floats(c, n_out, VALUES_NORMAL) : NULL;
+    float *want = check_buffer(c, n_out * sizeof(float), sizeof(float)), *got = check_buffer(c, n_out * sizeof(float), sizeof(float));
+
+    if (residual) p.residual = memcpy(want, residual, n_out * sizeof(float));
+    p.out = want;
+    w.packed = packed(c, plain, w, values, scales);
+    plain->run(&p, 0, s->n_rows);
+
+    p.q = s->float_tokens ? NULL : place(d, p.q, n_x);
+    p.scale = s->float_tokens ? NULL : place(d, p.scale, s->n_tokens * sizeof(float));
+    p.x = place(d, p.x, n_x * sizeof(float));
+    p.bias = place(d, p.bias, s->n_rows * sizeof(float));
+    if (residual) memcpy(got, residual, n_out * sizeof(float));
+    p.out = place(d, got, n_out * sizeof(float));
+    p.residual = residual ? p.out : NULL;
+    w.packed = place(d, packed(c, ours, w, values, scales), ours->packed_bytes(&w));
+    d->plugin->product(d->queue, &p, s->format);
+    fetch(d);
+    check_same_floats(c, got, want, n_out, "out");
+    if (c->failed)
+        check_fail(c, "shape"), printf("      rows %zu, columns %zu, groups of %zu, tokens %zu%s\n", s->n_rows, s->n_cols, s->k_group, s->n_tokens,
+                                       s->float_tokens ? " as floats" : "");
+}
+
+static void check_coded(struct device *d, enum zq_device_format format, const struct product_case *fixed, size_t n_fixed)
+{
+    struct check *c = &d->c;
+    for (size_t i = 0; i < 30 && !c->failed; i++) {
+        struct product_case s = {.format = format, .dtype = ZQ_I8, .n_rows = CHECK_PICK(c, 1, 7, 8, 31, 64, 65, 100, 128, 130),
+                                 .n_cols = CHECK_PICK(c, 1, 15, 16, 17, 32, 48, 64, 65, 96, 128, 172, 256, 320),
+                                 .n_tokens = i % 3 ? 1 + check_random(c, 4) : 5 + check_random(c, 60)};
+        if (i % 2) s.k_group = s.n_cols % 32 == 0 && check_coin(c) ? 32 : s.n_cols % 3 == 0 ? s.n_cols / 3 : s.n_cols;
+        s.float_tokens = s.n_tokens <= 4 && check_coin(c);
+        check_product(d, &s);
+    }
+    for (size_t i = 0; i < n_fixed && !c->failed; i++) {
+        struct product_case s = fixed[i];
+        s.format = format;
+        s.dtype = ZQ_I8;
+        check_product(d, &s);
+    }
+}
+
+/* Many tokens; more columns than one stage or block of columns holds; groups that end in different passes of a warp. */
+static const struct product_case large[] = {
+    {.n_rows = 130, .n_cols = 160, .n_tokens = 150},
+    {.n_rows = 129, .n_cols = 192, .n_tokens = 131, .k_group = 96},
+    {.n_rows = 9, .n_cols = 20000, .n_tokens = 3},
+    {.n_rows = 5, .n_cols = 16640, .n_tokens = 2, .k_group = 128, .float_tokens = true},
+    {.n_rows = 10, .n_cols = 9000, .n_tokens = 1, .k_group = 1000},
+    {.n_rows = 40, .n_cols = 640, .n_tokens = 33},
+};
+
+static void device_w8a8(struct device *d) { check_coded(d, ZQ_DEVICE_W8A8, large, ZQ_LEN(large)); }
+static void device_w4a8(struct device *d) { check_coded(d, ZQ_DEVICE_W4A8, large, ZQ_LEN(large)); }
+
+static void device_float_input(struct device *d)
+{
+    static const enum zq_dtype dtypes[] = {ZQ_F32, ZQ_F16, ZQ_BF16};
+    struct check *c = &d->c;
+    for (size_t i = 0; i < 45 && !c->failed; i++) {
+        struct product_case s = {.format = (enum zq_device_format)(ZQ_DEVICE_W8A16 + i % 3), .n_rows = CHECK_PICK(c, 1, 2, 31, 63, 64, 65, 200),
+                                 .n_cols = CHECK_PICK(c, 1, 2, 15, 32, 64, 96, 100), .n_tokens = 1 + check_random(c, 19)};
+        s.dtype = s.format == ZQ_DEVICE_FLOAT ? dtypes[check_random(c, 3)] : ZQ_I8;
+        if (s.format != ZQ_DEVICE_FLOAT && check_coin(c)) s.k_group = s.n_cols % 4 ? s.n_cols : s.n_cols / 4;
+        check_product(d, &s);
+    }
+}
+
+/* ---- attention ---- */
+
+struct attention_case {
+    struct zq_keep keep;
+    struct zq_attend attend;
+    size_t n_qkv, n_kv, n_table, n_out;
+};
+
+static struct attention_case make_attention(struct check *c)
+{
+    struct attention_case s = {.keep = {.n_tokens = 1 + check_random(c, 5), .position = CHECK_PICK(c, 0, 1, 15, 62, 63, 64, 100, 150)}};
+    struct zq_heads *h = &s.keep.heads;
+    h->n_kv_heads = 1 + check_random(c, 2);
+    h->n_heads = h->n_kv_heads * (1 + check_random(c, 2));
+    h->head_dim = CHECK_PICK(c, 2, 8, 20, 64, 130);
+    h->q_stride = h->kv_stride = h->head_dim;
+    h->k_offset = h->n_heads * h->head_dim;
+    h->v_offset = h->k_offset + h->n_kv_heads * h->head_dim;
+    s.keep.ld = (h->n_heads + 2 * h->n_kv_heads) * h->head_dim + check_random(c, 3);
+    s.keep.kv.capacity = (s.keep.position + s.keep.n_tokens + 15) / 16 * 16;
+    s.keep.rotary = (struct zq_rotary){.n_rotated = check_coin(c) ? h->head_dim / 4 * 2 : 0, .pairs = check_coin(c)};
+    s.n_qkv = row_values(s.keep.n_tokens, s.keep.ld, (h->n_heads + 2 * h->n_kv_heads) * h->head_dim);
+    s.n_kv = h->n_kv_heads * s.keep.kv.capacity * h->head_dim;
+    s.n_table = s.keep.kv.capacity * (s.keep.rotary.n_rotated / 2);
+    s.attend = (struct zq_attend){.ld = s.keep.ld, .n_tokens = s.keep.n_tokens, .position = s.keep.position,
+                                  .n_keys = s.keep.position + s.keep.n_tokens, .causal = check_coin(c), .scale = 0.3f, .heads = *h,
+                                  .ld_out = h->n_heads * h->head_dim + check_random(c, 3)};
+    if (s.attend.causal && check_coin(c)) s.attend.window = 1 + check_random(c, 90);
+    s.n_out = row_values(s.keep.n_tokens, s.attend.ld_out, h->n_heads * h->head_dim);
+    return s;
+}
+
+static void device_attention(struct device *d)
+{
+    struct check *c = &d->c;
+    for (size_t i = 0; i < 30 && !c->failed; i++) {
+        check_begin(c);
+        struct attention_case s = make_attention(c);
+        float *qkv[2] = {check_floats(c, s.n_qkv, VALUES_NORMAL)}, *k[2] = {check_floats(c, s.n_kv, VALUES_NORMAL)};
+        float *v[2] = {check_floats(c, s.n_kv, VALUES_NORMAL)}, *out[2];
+        const float *cosines = check_floats(c, s.n_table, VALUES_NORMAL), *sines = check_floats(c, s.n_table, VALUES_NORMAL);
+        qkv[1] = copy_of(c, qkv[0], s.n_qkv * sizeof(float), sizeof(float));
+        k[1] = copy_of(c, k[0], s.n_kv * sizeof(float), 64);
+        v[1] = copy_of(c, v[0], s.n_kv * sizeof(float), 64);
+        for (int j = 0; j < 2; j++) out[j] = check_buffer(c, s.n_out * sizeof(float), sizeof(float));
+        for (int j = 1; j >= 0; j--) { /* 1: C */
+            s.keep.qkv = j ? qkv[1] : place(d, qkv[0], s.n_qkv * sizeof(float));
+            s.keep.rotary.cos = j ? cosines : place(d, cosines, s.n_table * sizeof(float));
+            s.keep.rotary.sin = j ? sines : place(d, sines, s.n_table * sizeof(float));
+            s.keep.kv.k = j ? k[1] : place(d, k[0], s.n_kv * sizeof(float));
+            s.keep.kv.v = j ? v[1] : place(d, v[0], s.n_kv * sizeof(float));
+            s.attend.qkv = s.keep.qkv;
+            s.attend.kv = s.keep.kv;
+            s.attend.out = j ? out[1] : place(d, out[0], s.n_out * sizeof(float));
+            if (!j) {
+                d->plugin->keep(d->queue, &s.keep);
+                d->plugin->attend(d->queue, &s.attend);
+                continue;
+            }
+            s.attend.scratch = check_buffer(c, d->layouts.attend_scratch(&s.keep.heads) * sizeof(float), 64);
+            d->layouts.keep(&s.keep, 0, s.keep.n_tokens);
+            d->layouts.attend(&s.attend, 0, s.keep.n_tokens, 0, s.keep.heads.n_heads);
+        }
+        fetch(d);
+        check_same_floats(c, qkv[0], qkv[1], s.n_qkv, "qkv");
+        check_same_floats(c, k[0], k[1], s.n_kv, "keys");
+        check_same_floats(c, v[0], v[1], s.n_kv, "values");
+        check_same_floats(c, out[0], out[1], s.n_out, "out");
+    }
+}
+
+static const struct {
+    const char *name;
+    void (*run)(struct device *d);
+} operators[] = {
+    {"norm", device_norm}, {"activate", device_activate}, {"gemm_w8_a8", device_w8a8}, {"gemm_w4_a8", device_w4a8},
+    {"float_input", device_float_input}, {"attention", device_attention},
+};
+
+int check_device(const char *path, int index, uint64_t seed, const char *filter)
+{
+    static struct device d;
+    static struct zq_kernels plain;
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    zq_plugin_fn *entry = NULL;
+    char why[256] = "it is no plug-in of this version";
+    if (library) *(void **)(void *)&entry = dlsym(library, "zq_device_plugin");
+    if (!library || !entry || entry()->version != ZQ_PLUGIN_VERSION || entry()->open(&d.queue, index, seed, why, sizeof why)) {
+        fprintf(stderr, "zqcheck: %s: %s\n", path, library ? why : dlerror());
+        return 2;
+    }
+    d.plugin = entry();
+    zq_kernels_init(&plain, ZQ_LEVEL_C);
+    d.layouts = plain;
+    zq_device_layouts(&d.layouts);
+    size_t n_failed = 0, n_checked = 0;
+    for (size_t i = 0; i < ZQ_LEN(operators); i++) {
+        if (filter && !strstr(operators[i].name, filter)) continue;
+        for (int at_end = 1; at_end >= 0; at_end--) {
+            d.c = (struct check){.k = &plain, .c = &plain, .level = "device", .slot = operators[i].name, .rng = seed, .at_end = at_end};
+            operators[i].run(&d);
+            check_begin(&d.c);
+            if (d.c.failed) break;
+        }
+        n_checked++;
+        n_failed += d.c.failed;
+    }
+    if (d.plugin->simulated) seed = d.plugin->seed(d.queue);
+    d.plugin->close(d.queue);
+    printf("%zu device operators checked, %zu failed, seed %llu\n", n_checked, n_failed, (unsigned long long)seed);
+    return n_failed ? 1 : 0;
+}
