@@ -61,8 +61,9 @@ void check_gemm_f32_a16(struct check *c);
 
 /* The machine's limits for a level on all cores, measured once. */
 struct limits {
-    double int8_ops;  /* products and sums of INT8 per second; 0 for C */
-    double float_ops; /* of FP32 */
+    double int8_ops;   /* products and sums of INT8 per second; 0: unknown (C, AMX) */
+    double int4_ops;   /* the same where weights are INT4, whose sums AVX2 may keep in 16 bits */
+    double float_ops;  /* of FP32 */
     double read_bytes; /* per second, from memory */
 };
 
@@ -85,7 +86,8 @@ void bench_gemm_w8_a16(struct bench *b);
 void bench_gemm_w4_a16(struct bench *b);
 void bench_gemm_f32_a16(struct bench *b);
 
-/* Median seconds of one call of fn on parts of [0, n) that are multiples of grain, on all threads. */
+/* Median seconds of one call of fn on parts of [0, n) that are multiples of grain, on all threads: their processor time while in
+ * fn, divided by their number. */
 typedef void bench_fn(void *work, size_t begin, size_t end, int thread);
 double bench_time(struct bench *b, size_t n, size_t grain, bench_fn *fn, void *work);
 /* Prints a line: rate, ratio to the C kernel's rate for the same text, and share of the limit (0: unknown). The unit is

@@ -221,12 +221,13 @@ static void bench_shape(struct bench *b, const struct zq_gemm *g, struct zq_matr
         work.product.scale = scale;
         const double seconds = bench_time(b, w.n_rows, g->row_tile, bench_rows, &work);
         const double ops = 2.0 * (double)(n_tokens * w.n_rows) * (double)w.n_cols;
+        const double limit = !int8_input ? b->limits.float_ops : bits == 4 ? b->limits.int4_ops : b->limits.int8_ops;
         char what[96], group[24] = "channel";
         if (w.k_group) snprintf(group, sizeof group, "k:%zu", w.k_group);
         snprintf(what, sizeof what, "%.*s %s %zux%zux%zu", (int)(strlen(g->name) - strlen(b->level) - 1), g->name,
                  bits == 16 ? zq_dtype_name(w.dtype) : group, n_tokens, w.n_rows, w.n_cols);
         if (n_tokens <= 2) bench_print(b, what, (double)g->packed_bytes(&w) / seconds, "GB/s", b->limits.read_bytes);
-        else bench_print(b, what, ops / seconds, "GOP/s", int8_input ? b->limits.int8_ops : b->limits.float_ops);
+        else bench_print(b, what, ops / seconds, "GOP/s", limit);
     }
     zq_free(w.packed);
     zq_free(values);
@@ -246,6 +247,14 @@ static void bench_gemm(struct bench *b, const struct zq_gemm *g, int bits, bool 
         if (!int8_input) w.n_rows = w.n_cols = 1024;
         const size_t tokens[] = {512, 32, 8, 4};
         for (size_t t = b->is_c ? 2 : 0; t < ZQ_LEN(tokens); t++) bench_shape(b, g, w, tokens[t], bits, int8_input);
+        if (int8_input && !b->is_c && !w.k_group) { /* BERT-base at 128 tokens: output, QKV, both halves of the FFN */
+            static const size_t rows_cols[][2] = {{768, 768}, {2304, 768}, {3072, 768}, {768, 3072}};
+            for (size_t j = 0; j < ZQ_LEN(rows_cols); j++) {
+                w.n_rows = rows_cols[j][0];
+                w.n_cols = rows_cols[j][1];
+                bench_shape(b, g, w, 128, bits, int8_input);
+            }
+        }
         w.n_cols = 4096;
         w.n_rows = far;
         bench_shape(b, g, w, 1, bits, int8_input);
