@@ -108,7 +108,8 @@ static void read_memory(void *work, size_t begin, size_t end, int thread)
     }
 CHAINS(int8_avx2, "avx2", __m256i, _mm256_set1_epi8(1), _mm256_add_epi32(a[i], _mm256_madd_epi16(_mm256_maddubs_epi16(a[i], a[i]), a[i])),
        (float)_mm256_extract_epi32(a[0], 0))
-CHAINS(int4_avx2, "avx2", __m256i, _mm256_set1_epi8(1), _mm256_add_epi16(a[i], _mm256_maddubs_epi16(a[i], a[i])), (float)_mm256_extract_epi32(a[0], 0))
+CHAINS(int4_avx2, "avx2", __m256i, _mm256_set1_epi8(1), _mm256_add_epi16(a[i], _mm256_maddubs_epi16(a[i], a[i])),
+       (float)_mm256_extract_epi32(a[0], 0))
 CHAINS(int8_avxvnni, "avx2,avxvnni", __m256i, _mm256_set1_epi32(1), _mm256_dpbusd_epi32(a[i], a[i], a[i]), (float)_mm256_extract_epi32(a[0], 0))
 CHAINS(int8_avx512vnni, "avx512f,avx512vnni", __m512i, _mm512_set1_epi32(1), _mm512_dpbusd_epi32(a[i], a[i], a[i]),
        (float)_mm_cvtsi128_si32(_mm512_castsi512_si128(a[0])))

@@ -31,29 +31,31 @@ int check_device(const char *path, int index, uint64_t seed, const char *filter)
 }
 #endif
 
-#define SLOT(name, first, last)                                                                                       \
-    {                                                                                                                 \
-        #name, offsetof(struct zq_kernels, first), offsetof(struct zq_kernels, last) + sizeof(((struct zq_kernels *)0)->last), \
-            check_##name, bench_##name                                                                                \
-    }
+/* Every slot of the table in its order: name, first member, last member. */
+#define SLOTS(X) \
+    X(norm, norm, norm) \
+    X(activate, activate, activate) \
+    X(gemm_w8_a8, w8_a8, w8_a8) \
+    X(gemm_w4_a8, w4_a8, w4_a8) \
+    X(gemm_w8_a16, w8_a16, w8_a16) \
+    X(gemm_w4_a16, w4_a16, w4_a16) \
+    X(gemm_f32_a16, f32_a16, f32_a16) \
+    X(keep, keep, keep) \
+    X(attend, attend_scratch, attend) \
+    X(to_float, to_float, to_float)
+
+#define SLOT_END(last) (offsetof(struct zq_kernels, last) + sizeof(((struct zq_kernels *)0)->last))
+#define ROW(name, first, last) {#name, offsetof(struct zq_kernels, first), SLOT_END(last), check_##name, bench_##name},
+#define BYTES(name, first, last) +(SLOT_END(last) - offsetof(struct zq_kernels, first))
+
+_Static_assert(sizeof(void *) SLOTS(BYTES) == sizeof(struct zq_kernels), "a slot of the kernel table has no check");
 
 static const struct slot {
     const char *name;
     size_t begin, end; /* its bytes in the table */
     void (*check)(struct check *c);
     void (*bench)(struct bench *b);
-} slots[] = {
-    SLOT(norm, norm, norm),
-    SLOT(activate, activate, activate),
-    SLOT(gemm_w8_a8, w8_a8, w8_a8),
-    SLOT(gemm_w4_a8, w4_a8, w4_a8),
-    SLOT(gemm_w8_a16, w8_a16, w8_a16),
-    SLOT(gemm_w4_a16, w4_a16, w4_a16),
-    SLOT(gemm_f32_a16, f32_a16, f32_a16),
-    SLOT(keep, keep, keep),
-    SLOT(attend, attend_scratch, attend),
-    SLOT(to_float, to_float, to_float),
-};
+} slots[] = {SLOTS(ROW)};
 
 static const unsigned level_bits[] = {
     ZQ_LEVEL_C, ZQ_LEVEL_AVX2, ZQ_LEVEL_AVXVNNI, ZQ_LEVEL_AVX512VNNI, ZQ_LEVEL_AMX, ZQ_LEVEL_DOTPROD, ZQ_LEVEL_I8MM,
