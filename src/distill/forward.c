@@ -54,10 +54,10 @@ static void run(struct zq_student *s, const struct zq_student_linear *l, const s
     });
 }
 
-static void attention(struct zq_student *s)
+/* Rotated queries, keys and values, and what attention makes of them. */
+static void attend(struct zq_student *s)
 {
     size_t at = 0;
-    quantize_input(s, &s->attention_in);
     for (int r = ZQ_QKV; r <= ZQ_V; r++) {
         if (!s->linear[r].n_rows) continue;
         run(s, &s->linear[r], &s->attention_in, NULL, s->qkv + at, s->ld_qkv);
@@ -65,20 +65,27 @@ static void attention(struct zq_student *s)
     }
     zq_student_attend(s);
     quantize_input(s, &s->o_in);
-    run(s, &s->linear[ZQ_O], &s->o_in, s->x, s->mid, s->config.width);
 }
 
-/* out = residual + down(act(up(in))) or residual + down(act(gate(in)) * up(in)) */
-static void ffn(struct zq_student *s, const float *residual, float *out)
+/* mid, and what the feed-forward maps read. */
+static void finish_attention(struct zq_student *s)
+{
+    const enum zq_norm_place place = s->config.norm;
+    run(s, &s->linear[ZQ_O], &s->o_in, s->x, s->mid, s->config.width);
+    if (place == ZQ_NORM_POST) norm(s, &s->norm1, s->mid, s->normed1);
+    else if (s->norm2.gamma) norm(s, &s->norm2, place == ZQ_NORM_PARALLEL ? s->x : s->mid, s->normed2);
+    if (s->ffn_in.f != s->attention_in.f) quantize_input(s, &s->ffn_in);
+}
+
+/* act(up(in)) or act(gate(in)) * up(in) */
+static void activate(struct zq_student *s)
 {
     const struct zq_config *c = &s->config;
-    if (s->ffn_in.f != s->attention_in.f) quantize_input(s, &s->ffn_in);
     run(s, &s->linear[ZQ_UP], &s->ffn_in, NULL, s->up, c->ffn_width);
     if (c->gated) run(s, &s->linear[ZQ_GATE], &s->ffn_in, NULL, s->gate, c->ffn_width);
     const struct zq_activation_pass pass = {c->activation, s->n_tokens * c->ffn_width, c->gated ? s->gate : s->up, c->gated ? s->up : NULL};
     zq_activation_forward(&pass, s->act, s->n_threads);
     quantize_input(s, &s->down_in);
-    run(s, &s->linear[ZQ_DOWN], &s->down_in, residual, out, c->width);
 }
 
 static void take_batch(struct zq_student *s, const struct zq_student_batch *batch)
@@ -94,20 +101,22 @@ static void take_batch(struct zq_student *s, const struct zq_student_batch *batc
     s->x = batch->x;
 }
 
-void zq_student_forward(struct zq_student *s, const struct zq_student_batch *batch, bool quantized, float *out)
+void zq_student_reach(struct zq_student *s, const struct zq_student_batch *batch, bool quantized, enum zq_student_stage stage)
 {
-    const enum zq_norm_place place = s->config.norm;
     take_batch(s, batch);
     s->quantized = quantized;
-    if (place == ZQ_NORM_POST) s->attention_in.f = s->x;
+    if (s->config.norm == ZQ_NORM_POST) s->attention_in.f = s->x;
     else norm(s, &s->norm1, s->x, s->normed1);
-    attention(s);
-    if (place == ZQ_NORM_POST) norm(s, &s->norm1, s->mid, s->normed1);
-    else if (s->norm2.gamma) norm(s, &s->norm2, place == ZQ_NORM_PARALLEL ? s->x : s->mid, s->normed2);
-    if (place == ZQ_NORM_POST) {
-        ffn(s, s->normed1, s->last);
-        norm(s, &s->norm2, s->last, out);
-    } else {
-        ffn(s, s->mid, out);
-    }
+    quantize_input(s, &s->attention_in);
+    if (stage >= ZQ_AT_O) attend(s);
+    if (stage >= ZQ_AT_FFN) finish_attention(s);
+    if (stage >= ZQ_AT_DOWN) activate(s);
+}
+
+void zq_student_forward(struct zq_student *s, const struct zq_student_batch *batch, bool quantized, float *out)
+{
+    const bool post = s->config.norm == ZQ_NORM_POST;
+    zq_student_reach(s, batch, quantized, ZQ_AT_DOWN);
+    run(s, &s->linear[ZQ_DOWN], &s->down_in, post ? s->normed1 : s->mid, post ? s->last : out, s->config.width);
+    if (post) norm(s, &s->norm2, s->last, out);
 }

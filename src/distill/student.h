@@ -109,6 +109,10 @@ struct zq_student_batch {
 /* out [n_tokens, width] = the block's output, not x. quantized: with fake weights and INT8 tokens, else all float. The batch
  * fits the options. */
 void zq_student_forward(struct zq_student *s, const struct zq_student_batch *batch, bool quantized, float *out);
+/* The maps of a block by what they read, in the order in which a forward pass comes to them. */
+enum zq_student_stage { ZQ_AT_QKV, ZQ_AT_O, ZQ_AT_FFN, ZQ_AT_DOWN, ZQ_N_STAGES };
+/* Runs a forward pass as far as the input of the maps of a stage. */
+void zq_student_reach(struct zq_student *s, const struct zq_student_batch *batch, bool quantized, enum zq_student_stage stage);
 /* Gradients of the latest forward pass from dy [n_tokens, width], the gradient of its output: overwrites grads, and dx
  * [n_tokens, width] unless it is NULL. Only for a student that trains. */
 void zq_student_backward(struct zq_student *s, const float *dy, float *dx);
