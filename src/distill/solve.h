@@ -60,5 +60,8 @@ extern const struct zq_method zq_methods[];
 
 /* paper.c: trains all parameters from the teacher's inputs, as the paper describes. */
 zq_solve_fn zq_solve_paper;
+/* fast.c: solves map by map in closed form, without training; and GPTQ alone, to compare with. */
+zq_solve_fn zq_solve_fast, zq_solve_gptq;
+size_t zq_fast_bytes(const struct zq_student *s);
 
 #endif

@@ -1,0 +1,190 @@
+/* `fast`: no training. Outliers of activations are smoothed where that lowers the error of the block as rounded to nearest; then
+ * the maps are solved in closed form, each for the inputs that the solved ones before it give. `gptq` is the published method
+ * on the same road: no smoothing, no teacher, no descent. */
+#include "distill/closed.h"
+#include "distill/loss.h"
+#include "distill/smooth.h"
+
+#include "base/alloc.h"
+
+#include <math.h>
+#include <string.h>
+
+struct work {
+    struct zq_student *s;
+    const struct zq_solve_samples *samples;
+    float *out;      /* [max_tokens, width] */
+    double *sums;    /* [max_tokens] */
+    size_t *lengths; /* [max_sequences] */
+    size_t at_once;  /* samples of a pass */
+    float *largest, *weights; /* [widest] */
+    signed char *exponents[ZQ_N_SMOOTH], *trial; /* [widest] */
+    float *biases[ZQ_N_LINEARS];
+};
+
+static size_t widest(const struct zq_student *s)
+{
+    const size_t a = s->config.n_heads * s->config.head_dim, b = s->config.ffn_width, c = s->config.width;
+    return a > b ? a > c ? a : c : b > c ? b : c;
+}
+
+size_t zq_fast_bytes(const struct zq_student *s)
+{
+    size_t biases = 0;
+    for (int r = 0; r < ZQ_N_LINEARS; r++) biases += s->linear[r].n_rows;
+    return zq_closed_bytes(s) + s->max_tokens * (s->config.width * sizeof(float) + sizeof(double)) + biases * sizeof(float) +
+           s->max_sequences * sizeof(size_t) + widest(s) * (2 * sizeof(float) + ZQ_N_SMOOTH + 1);
+}
+
+static bool take(struct work *w)
+{
+    struct zq_student *s = w->s;
+    w->out = zq_alloc_array(s->max_tokens * s->config.width, sizeof(float));
+    w->sums = zq_alloc_array(s->max_tokens, sizeof(double));
+    w->lengths = zq_alloc_array(s->max_sequences, sizeof(size_t));
+    w->largest = zq_alloc_array(widest(s), sizeof(float));
+    w->weights = zq_alloc_array(widest(s), sizeof(float));
+    w->trial = zq_alloc_zero(widest(s));
+    bool ok = w->out && w->sums && w->lengths && w->largest && w->weights && w->trial;
+    for (int p = 0; p < ZQ_N_SMOOTH; p++) ok = (w->exponents[p] = zq_alloc_zero(widest(s))) && ok;
+    for (int r = 0; r < ZQ_N_LINEARS; r++) {
+        const struct zq_student_linear *l = &s->linear[r];
+        if (l->n_rows && l->has_bias) ok = (w->biases[r] = zq_alloc_array(l->n_rows, sizeof(float))) && ok;
+    }
+    if (!ok) return false;
+    w->at_once = s->max_tokens / w->samples->length;
+    if (w->at_once > s->max_sequences) w->at_once = s->max_sequences;
+    for (size_t i = 0; i < s->max_sequences; i++) w->lengths[i] = w->samples->length;
+    return true;
+}
+
+static void give(struct work *w)
+{
+    zq_free(w->out);
+    zq_free(w->sums);
+    zq_free(w->lengths);
+    zq_free(w->largest);
+    zq_free(w->weights);
+    zq_free(w->trial);
+    for (int p = 0; p < ZQ_N_SMOOTH; p++) zq_free(w->exponents[p]);
+    for (int r = 0; r < ZQ_N_LINEARS; r++) zq_free(w->biases[r]);
+}
+
+/* Mean squared error of samples [first, end) with the present codes. */
+static double judge(struct work *w, size_t first, size_t end)
+{
+    struct zq_student *s = w->s;
+    const size_t n_values = w->samples->length * s->config.width;
+    double total = 0;
+    for (size_t i = first; i < end; i += w->at_once) {
+        const size_t n = end - i < w->at_once ? end - i : w->at_once;
+        zq_student_forward(s, &(struct zq_student_batch){w->samples->student_x + i * n_values, w->lengths, n}, true, w->out);
+        total += (double)n * zq_loss_mse(w->out, w->samples->target + i * n_values, s->n_tokens, s->config.width, NULL, w->sums, s->n_threads);
+    }
+    return total / (double)(end - first);
+}
+
+static double judge_held(struct work *w)
+{
+    return judge(w, w->samples->n_held ? w->samples->n - w->samples->n_held : 0, w->samples->n);
+}
+
+/* The better of a few exponents at a place, none among them, by the error of the first samples. */
+static void smooth_place(struct work *w, enum zq_smooth_place place, size_t n_judges, double *error)
+{
+    static const double shares[] = {0.5, 0.75, 1};
+    static const enum zq_student_stage stages[] = {ZQ_AT_QKV, ZQ_AT_FFN, ZQ_AT_O, ZQ_AT_DOWN};
+    struct zq_student *s = w->s;
+    const size_t n = zq_smooth_channels(s, place);
+    if (!n) return;
+    memset(w->largest, 0, n * sizeof *w->largest);
+    zq_student_reach(s, &(struct zq_student_batch){w->samples->student_x, w->lengths, n_judges}, false, stages[place]);
+    zq_smooth_largest(s, place, w->largest);
+    for (size_t i = 0; i < ZQ_LEN(shares); i++) {
+        zq_smooth_exponents(s, place, w->largest, shares[i], w->weights, w->trial);
+        zq_smooth_apply(s, place, w->trial, false);
+        const double now = zq_student_quantize(s) ? judge(w, 0, n_judges) : INFINITY;
+        zq_smooth_apply(s, place, w->trial, true);
+        if (!(now < 0.98 * *error)) continue; /* weights pay for it: not for nothing */
+        *error = now;
+        memcpy(w->exponents[place], w->trial, n);
+    }
+    zq_smooth_apply(s, place, w->exponents[place], false);
+    zq_student_quantize(s);
+}
+
+static void smooth(struct work *w)
+{
+    const size_t n_learn = w->samples->n - w->samples->n_held, n_judges = n_learn < w->at_once ? n_learn : w->at_once;
+    double error = judge(w, 0, n_judges);
+    for (int p = 0; p < ZQ_N_SMOOTH; p++) smooth_place(w, (enum zq_smooth_place)p, n_judges, &error);
+}
+
+/* Back to the original block and its nearest codes. */
+static bool fall_back(struct work *w, struct zq_solution *solution)
+{
+    for (int p = 0; p < ZQ_N_SMOOTH; p++) zq_smooth_apply(w->s, (enum zq_smooth_place)p, w->exponents[p], true);
+    solution->fell_back = true;
+    solution->after = solution->before;
+    return zq_solution_nearest(solution, w->s);
+}
+
+static void exchange_biases(struct work *w)
+{
+    for (int r = 0; r < ZQ_N_LINEARS; r++) {
+        struct zq_student_linear *l = &w->s->linear[r];
+        for (size_t i = 0; w->biases[r] && i < l->n_rows; i++) {
+            const float other = w->biases[r][i];
+            w->biases[r][i] = l->bias[i];
+            l->bias[i] = other;
+        }
+    }
+}
+
+static zq_status solve(struct work *w, const struct zq_closed_options *options, bool smooths, struct zq_solution *solution, zq_error *err)
+{
+    struct zq_student *s = w->s;
+    if (!zq_solution_nearest(solution, s)) return zq_fail(err, ZQ_EFORMAT, "a weight of the block is NaN or infinite, which has no integer code");
+    solution->before = judge_held(w);
+    solution->fell_back = false;
+    if (smooths) smooth(w);
+    for (int r = 0; r < ZQ_N_LINEARS; r++)
+        if (w->biases[r]) memcpy(w->biases[r], s->linear[r].bias, s->linear[r].n_rows * sizeof(float));
+    zq_status st = zq_closed_run(s, w->samples, options, w->biases, solution, err);
+    if (st) return st;
+    exchange_biases(w);
+    solution->after = judge_held(w);
+    if (solution->after < solution->before) return ZQ_OK;
+    exchange_biases(w);
+    fall_back(w, solution);
+    return ZQ_OK;
+}
+
+static zq_status run(struct zq_student *s, const struct zq_solve_samples *samples, const struct zq_closed_options *options, bool smooths,
+                     const struct zq_solve_options *o, struct zq_solution *solution, zq_error *err)
+{
+    struct work w = {.s = s, .samples = samples};
+    if (!samples->n || samples->length > s->max_tokens || samples->n_held >= samples->n)
+        return zq_fail(err, ZQ_EINVAL, "%zu samples of %zu tokens, %zu of them held out, leave nothing to learn from", samples->n, samples->length,
+                       samples->n_held);
+    zq_status st = take(&w) ? solve(&w, options, smooths, solution, err) : zq_fail(err, ZQ_ENOMEM, "no memory to solve a block");
+    give(&w);
+    if (!st && o->tick) st = o->tick(o->user, err);
+    return st;
+}
+
+/* mix and carry of one half: with all of the teacher's term the few samples are followed too closely */
+static const struct zq_closed_options fast = {.mix = 0.5, .carry = 0.5, .damp = 0.01, .n_sweeps = 10};
+static const struct zq_closed_options gptq = {.damp = 0.01};
+
+zq_status zq_solve_fast(struct zq_student *s, const struct zq_solve_samples *samples, const struct zq_solve_options *options,
+                        struct zq_solution *solution, zq_error *err)
+{
+    return run(s, samples, &fast, true, options, solution, err);
+}
+
+zq_status zq_solve_gptq(struct zq_student *s, const struct zq_solve_samples *samples, const struct zq_solve_options *options,
+                        struct zq_solution *solution, zq_error *err)
+{
+    return run(s, samples, &gptq, false, options, solution, err);
+}
