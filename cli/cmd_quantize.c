@@ -13,7 +13,10 @@ enum { MAX_RULES = 64 };
 
 static struct {
     const char *model, *output, *scheme, *group, *embeddings;
-    uint64_t memory;
+    const char *lkd, *data, *loss;
+    size_t samples, length, iterations, batch;
+    float rate, holdout;
+    uint64_t memory, seed;
     bool dry_run, force, resume, json;
     zq_rule rules[MAX_RULES];
     size_t n_rules;
@@ -40,6 +43,14 @@ static zq_status read_ignore(void *target, const char *option, const char *value
 {
     (void)target;
     return add_rule(option, value, "float", err);
+}
+
+/* The sign of a rate is free: below 0 it stands for auto. */
+static zq_status read_rate(void *target, const char *option, const char *value, zq_error *err)
+{
+    if (strcmp(value, "auto")) return read_real(target, option, value, err);
+    *(float *)target = -1;
+    return ZQ_OK;
 }
 
 static bool show_progress(void *user, const zq_quantize_progress *p)
@@ -108,6 +119,16 @@ static zq_status quantize(zq_error *err)
         .rules = args.rules,
         .n_rules = args.n_rules,
         .embeddings_int8 = args.embeddings != NULL,
+        .lkd = args.lkd,
+        .data = args.data,
+        .samples = args.samples,
+        .length = args.length,
+        .iterations = args.iterations,
+        .batch = args.batch,
+        .rate = args.rate,
+        .loss = args.loss,
+        .holdout = args.holdout,
+        .seed = args.seed,
         .memory_bytes = args.memory,
         .n_threads = settings.n_threads,
         .force = args.force,
@@ -126,6 +147,16 @@ static const struct option options[] = {
     {"set", 0, "RULE", read_set, NULL, "REGEX=SCHEME[,GROUP] for modules whose whole name matches; the last match wins"},
     {"ignore", 0, "REGEX", read_ignore, NULL, "leave these modules as they are: --set REGEX=float"},
     {"embeddings", 0, "int8", read_text, &args.embeddings, "quantize token embedding and head, one scale per row"},
+    {"lkd", 0, "METHOD", read_text, &args.lkd, "off (default) or paper: let each block learn from its original"},
+    {"data", 0, "SOURCES", read_text, &args.data, "self (default), random or FILE, each with :WEIGHT; commas between several"},
+    {"samples", 0, "N", read_count, &args.samples, "sequences to learn from"},
+    {"length", 0, "T", read_count, &args.length, "tokens of each"},
+    {"iters", 0, "N", read_count, &args.iterations, "steps of each block"},
+    {"batch", 0, "N", read_count, &args.batch, "sequences of a step"},
+    {"lr", 0, "X|auto", read_rate, &args.rate, "learning rate; auto tries five on each block"},
+    {"loss", 0, "mse|kl", read_text, &args.loss, "distance between the outputs of a block and its original"},
+    {"holdout", 0, "SHARE", read_real, &args.holdout, "share of the samples that only judge (default 0.1)"},
+    {"seed", 0, "S", read_seed, &args.seed, "of samples and their order"},
     {"memory", 0, "SIZE", read_bytes, &args.memory, "bound on resident memory: 512M, 2G, 1.5GiB"},
     {"dry-run", 0, NULL, read_flag, &args.dry_run, "print the plan and stop"},
     {"force", 0, NULL, read_flag, &args.force, "replace an existing OUT"},

@@ -361,6 +361,15 @@ typedef struct zq_quantize_options {
     const zq_rule *rules;    /* [n_rules] */
     size_t n_rules;
     bool embeddings_int8;    /* token embedding and head: 8 bit, one scale per row, float activations */
+    /* Layer-by-layer distillation: each block learns from its original, one at a time. */
+    const char *lkd;         /* "off" (NULL) or "paper": trained by AdamW from the original's inputs, as published */
+    const char *data;        /* what on: "FILE[:WEIGHT]", "random" or "self", several with commas; "self" (NULL): the model's own text */
+    size_t samples, length;  /* sequences and tokens of each; 0: the method's */
+    size_t iterations, batch; /* steps of a block and samples of a step; 0: the method's */
+    float rate;              /* learning rate; 0: the method's; below 0: the best of five, chosen for each block */
+    const char *loss;        /* "mse" (NULL) or "kl" */
+    float holdout;           /* share of the samples that only judge; 0: 0.1 */
+    uint64_t seed;
     uint64_t memory_bytes;   /* bound on resident memory; 0: none given */
     int n_threads;
     bool dry_run;            /* plan only: nothing is written */

@@ -41,9 +41,10 @@ static const struct zq_item *largest(const struct zq_plan *plan, const struct zq
     return item;
 }
 
-zq_status zq_budget_fit(struct zq_means *means, const struct zq_plan *plan, uint64_t bound, uint64_t *memory_bytes, zq_error *err)
+zq_status zq_budget_fit(struct zq_means *means, const struct zq_plan *plan, uint64_t lesson_bytes, uint64_t bound, uint64_t *memory_bytes,
+                        zq_error *err)
 {
-    const uint64_t base = resident_now() + SLACK;
+    const uint64_t base = resident_now() + SLACK + lesson_bytes;
     uint64_t work;
     means->strip_bytes = DEFAULT_STRIP;
     const struct zq_item *item = largest(plan, means, &work);

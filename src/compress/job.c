@@ -6,12 +6,14 @@
 #include "compress/budget.h"
 #include "compress/fingerprint.h"
 #include "compress/journal.h"
+#include "compress/lesson.h"
 #include "compress/matrix.h"
 #include "compress/metadata.h"
 #include "compress/place.h"
 #include "compress/plan.h"
 #include "compress/report.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -27,13 +29,19 @@ struct job {
     struct zq_place place;
     json_t *identity;
     double *relative_errors; /* [plan.n_items] */
+    struct zq_lesson *lesson; /* NULL: no distillation, or not begun */
+    json_t *blocks;          /* what it said of each block */
     size_t n_done;           /* shards that are durable and in the journal */
+    size_t first_layer;      /* that this run distils */
+    double taught_from;      /* seconds after the start */
     bool began;              /* this run has changed something in the directory of work */
     bool resumed, nothing_to_do;
     struct timespec start;
     zq_quantize_progress progress;
     zq_quantize_report *report;
 };
+
+#define STREAMS_NAME "activations-%05zu.bin"
 
 static double seconds_since(const struct timespec *start)
 {
@@ -82,7 +90,7 @@ static zq_status compare_output(struct job *job, const char *out, zq_error *err)
     zq_status st = zq_journal_read(&record, out, ZQ_REPORT_NAME, err);
     if (!st && !record) return zq_fail(err, ZQ_EEXIST, "%s exists already and holds no " ZQ_REPORT_NAME ": --force replaces it", out);
     if (!st) st = zq_run_compare(record, job->identity, out, err);
-    if (!st) st = zq_journal_load(record, &job->plan, &job->n_done, job->relative_errors, out, err);
+    if (!st) st = zq_journal_load(record, &job->plan, &job->n_done, job->relative_errors, job->blocks, out, err);
     job->nothing_to_do = !st;
     json_decref(record);
     return st;
@@ -115,6 +123,41 @@ static zq_status count_intact(struct job *job, zq_error *err)
     return ZQ_OK;
 }
 
+/* The block that shard s brings; SIZE_MAX: none. */
+static size_t layer_of(const struct job *job, size_t s)
+{
+    return s < job->plan.n_shards ? job->plan.items[job->plan.shards[s].first].layer : SIZE_MAX;
+}
+
+/* The file of activations that block `layer` starts from; the first starts from the samples. */
+static char *streams_path(const struct job *job, size_t layer, zq_error *err)
+{
+    char name[48];
+    snprintf(name, sizeof name, STREAMS_NAME, layer);
+    char *path = zq_path_join(job->place.partial, name);
+    if (!path) zq_fail(err, ZQ_ENOMEM, "%s: no memory for a path", job->place.partial);
+    return path;
+}
+
+/* With distillation, shards count as long as the activations are there that the next block starts from. */
+static zq_status count_taught(struct job *job, zq_error *err)
+{
+    if (!job->plan.lesson.method) return ZQ_OK;
+    const size_t layer = layer_of(job, job->n_done);
+    if (layer != SIZE_MAX && layer) {
+        char *path = streams_path(job, layer, err);
+        if (!path) return ZQ_ENOMEM;
+        struct stat info;
+        if (stat(path, &info) || (uint64_t)info.st_size != zq_lesson_stream_bytes(&job->plan))
+            while (job->n_done && layer_of(job, job->n_done)) job->n_done--;
+        zq_free(path);
+    }
+    size_t n_blocks = layer_of(job, job->n_done);
+    if (n_blocks == SIZE_MAX) n_blocks = job->n_done == job->plan.n_shards ? job->plan.config.n_layers : 0;
+    while (json_array_size(job->blocks) > n_blocks) json_array_remove(job->blocks, json_array_size(job->blocks) - 1);
+    return ZQ_OK;
+}
+
 /* What an interrupted run of the same model and options has finished. */
 static zq_status recover(struct job *job, zq_error *err)
 {
@@ -123,8 +166,9 @@ static zq_status recover(struct job *job, zq_error *err)
     zq_status st = zq_journal_read(&record, dir, ZQ_JOURNAL_NAME, err);
     if (!st && !record) st = zq_journal_read(&record, dir, ZQ_REPORT_NAME, err); /* it was stopped just before its end */
     if (!st && record) st = zq_run_compare(record, job->identity, dir, err);
-    if (!st && record) st = zq_journal_load(record, &job->plan, &job->n_done, job->relative_errors, dir, err);
+    if (!st && record) st = zq_journal_load(record, &job->plan, &job->n_done, job->relative_errors, job->blocks, dir, err);
     if (!st) st = count_intact(job, err);
+    if (!st) st = count_taught(job, err);
     json_decref(record);
     return st;
 }
@@ -132,16 +176,20 @@ static zq_status recover(struct job *job, zq_error *err)
 /* Leaves finished shards and their journal in the directory of work, and nothing else. */
 static zq_status clear(struct job *job, zq_error *err)
 {
-    char **keep = zq_alloc_array(job->n_done + 1, sizeof *keep);
+    char **keep = zq_alloc_array(job->n_done + 2, sizeof *keep);
     if (!keep) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for the list of shards", job->place.partial);
-    char journal[] = ZQ_JOURNAL_NAME;
+    char journal[] = ZQ_JOURNAL_NAME, streams[48];
+    snprintf(streams, sizeof streams, STREAMS_NAME, layer_of(job, job->n_done));
     for (size_t s = 0; s < job->n_done; s++) keep[s] = job->plan.shards[s].name;
     keep[job->n_done] = journal;
+    keep[job->n_done + 1] = streams;
     bool removed;
     job->began = true;
     /* a run that was stopped just before its end has a report instead of a journal, and fewer shards may be intact than it says */
-    zq_status st = job->n_done ? zq_journal_write(job->place.partial, job->identity, &job->plan, job->n_done, job->relative_errors, err) : ZQ_OK;
-    if (!st) st = zq_place_clear(&job->place, keep, job->n_done ? job->n_done + 1 : 0, &removed, err);
+    zq_status st = ZQ_OK;
+    if (job->n_done)
+        st = zq_journal_write(job->place.partial, job->identity, &job->plan, job->n_done, job->relative_errors, job->blocks, err);
+    if (!st) st = zq_place_clear(&job->place, keep, job->n_done ? job->n_done + 2 : 0, &removed, err);
     if (!st && removed && !job->options->resume) note(job, "removed what an interrupted run had left in %s", job->place.partial);
     if (!st && job->n_done) note(job, "continuing after %zu of %zu shards", job->n_done, job->plan.n_shards);
     zq_free(keep);
@@ -151,7 +199,7 @@ static zq_status clear(struct job *job, zq_error *err)
 static zq_status need_space(const struct job *job, zq_error *err)
 {
     enum { REST = 1 << 20 }; /* headers, index, report */
-    uint64_t n_bytes = REST;
+    uint64_t n_bytes = REST + 2 * zq_lesson_stream_bytes(&job->plan); /* new ones are there before old ones go */
     for (size_t s = job->n_done; s < job->plan.n_shards; s++) n_bytes += job->plan.shards[s].bytes_out;
     return zq_place_need(&job->place, n_bytes, err);
 }
@@ -181,6 +229,62 @@ static zq_status begin_shard(const struct job *job, const struct zq_shard *shard
     return st;
 }
 
+static zq_status remember_block(struct job *job, size_t layer, const struct zq_lesson_block *b, zq_error *err)
+{
+    json_t *entry = json_pack("{s:I, s:o, s:o, s:b}", "layer", (json_int_t)layer, "before", zq_json_error(b->before), "after",
+                              zq_json_error(b->after), "fell_back", b->fell_back);
+    if (!entry || json_array_append_new(job->blocks, entry)) return zq_fail(err, ZQ_ENOMEM, "no memory for the report of block %zu", layer);
+    const size_t n = job->plan.config.n_layers, n_left = n - layer - 1;
+    const double seconds = seconds_since(&job->start) - job->taught_from;
+    note(job, "block %zu of %zu: loss on held-out samples %.4g -> %.4g (%.0f %%)%s, %.0f s left", layer + 1, n, b->before, b->after,
+         b->before > 0 ? 100 * b->after / b->before : 100.0, b->fell_back ? ", kept as it began" : "",
+         seconds / (double)(layer + 1 - job->first_layer) * (double)n_left);
+    return ZQ_OK;
+}
+
+/* Solves the block of shard s, which may be the first of this run. */
+static zq_status teach(struct job *job, size_t s, zq_error *err)
+{
+    const size_t layer = layer_of(job, s);
+    zq_status st = ZQ_OK;
+    if (!job->plan.lesson.method || layer == SIZE_MAX) return ZQ_OK;
+    if (!job->lesson) {
+        char *path = layer ? streams_path(job, layer, err) : NULL;
+        if (layer && !path) return ZQ_ENOMEM;
+        job->first_layer = layer;
+        job->progress.tensor = "samples";
+        st = zq_lesson_open(&job->lesson, &job->plan, path, &job->means, err);
+        job->taught_from = seconds_since(&job->start);
+        zq_free(path);
+    }
+    struct zq_lesson_block b;
+    job->progress.tensor = job->plan.items[job->plan.shards[s].first].tensor->name;
+    if (!st) st = zq_lesson_solve(job->lesson, layer, &b, err);
+    return st ? st : remember_block(job, layer, &b, err);
+}
+
+/* The activations that the block after shard s starts from, durable before the journal counts the shard. */
+static zq_status save_streams(struct job *job, size_t s, zq_error *err)
+{
+    const size_t next = layer_of(job, s + 1);
+    if (!job->lesson || next == SIZE_MAX) return ZQ_OK;
+    char *path = streams_path(job, next, err);
+    zq_status st = path ? zq_lesson_save(job->lesson, path, err) : ZQ_ENOMEM;
+    zq_free(path);
+    return st;
+}
+
+/* Those that shard s started from. */
+static zq_status drop_streams(const struct job *job, size_t s, zq_error *err)
+{
+    const size_t layer = layer_of(job, s);
+    if (!job->lesson || layer == SIZE_MAX || !layer) return ZQ_OK;
+    char *path = streams_path(job, layer, err);
+    zq_status st = !path ? ZQ_ENOMEM : unlink(path) && errno != ENOENT ? zq_fail_errno(err, "cannot remove %s", path) : ZQ_OK;
+    zq_free(path);
+    return st;
+}
+
 static zq_status write_shard(struct job *job, const struct zq_shard *shard, zq_error *err)
 {
     struct zq_safetensors_writer out = {0};
@@ -190,7 +294,9 @@ static zq_status write_shard(struct job *job, const struct zq_shard *shard, zq_e
     const bool begun = !st;
     for (size_t i = shard->first; i < shard->first + shard->n && !st; i++) {
         job->progress.tensor = job->plan.items[i].tensor->name;
-        st = zq_item_write(&job->plan.items[i], &job->means, &out, &job->relative_errors[i], err);
+        struct zq_means means = job->means;
+        if (job->lesson) zq_lesson_give(job->lesson, &job->plan.items[i], &means);
+        st = zq_item_write(&job->plan.items[i], &means, &out, &job->relative_errors[i], err);
         if (!st) job->progress.tensors_done++;
     }
     if (!st) st = zq_safetensors_end(&out, err);
@@ -207,8 +313,11 @@ static zq_status write_shards(struct job *job, zq_error *err)
     }
     zq_status st = ZQ_OK;
     for (size_t s = job->n_done; s < job->plan.n_shards && !st; s++) {
-        st = write_shard(job, &job->plan.shards[s], err);
-        if (!st) st = zq_journal_write(job->place.partial, job->identity, &job->plan, s + 1, job->relative_errors, err);
+        st = teach(job, s, err);
+        if (!st) st = write_shard(job, &job->plan.shards[s], err);
+        if (!st) st = save_streams(job, s, err);
+        if (!st) st = zq_journal_write(job->place.partial, job->identity, &job->plan, s + 1, job->relative_errors, job->blocks, err);
+        if (!st) st = drop_streams(job, s, err);
         if (!st) job->n_done = s + 1;
     }
     return st;
@@ -219,7 +328,7 @@ static zq_status make_report(struct job *job, json_t **json, uint64_t memory_byt
 {
     *json = NULL;
     job->report = zq_report_make(&job->plan, job->relative_errors);
-    if (job->report) *json = zq_report_json(job->report, &job->plan, job->identity);
+    if (job->report) *json = zq_report_json(job->report, &job->plan, job->identity, job->blocks);
     json_t *shown = *json ? zq_json_copy(*json) : NULL;
     if (shown) {
         zq_quantize_totals *t = zq_report_totals(job->report);
@@ -311,12 +420,15 @@ static zq_status dry_run(struct job *job, uint64_t memory_bytes, zq_error *err)
 
 static zq_status prepare(struct job *job, const char *model_dir, const char *out_dir, uint64_t *memory_bytes, zq_error *err)
 {
+    uint64_t lesson_bytes = 0;
     zq_status st = zq_plan_make(&job->plan, model_dir, job->options, err);
+    if (!st && !(job->blocks = json_array())) st = zq_fail(err, ZQ_ENOMEM, "%s: no memory for a plan", model_dir);
     if (!st && !job->options->dry_run) st = zq_place_open(&job->place, out_dir, model_dir, err);
     if (!st && !(job->relative_errors = zq_alloc_array(job->plan.n_items, sizeof *job->relative_errors)))
         st = zq_fail(err, ZQ_ENOMEM, "%s: no memory for a plan of %zu tensors", model_dir, job->plan.n_items);
     for (size_t i = 0; i < job->plan.n_items && !st; i++) job->relative_errors[i] = NAN;
-    if (!st) st = zq_budget_fit(&job->means, &job->plan, job->options->memory_bytes, memory_bytes, err);
+    if (!st) st = zq_lesson_bytes(&lesson_bytes, &job->plan, job->means.n_threads, err);
+    if (!st) st = zq_budget_fit(&job->means, &job->plan, lesson_bytes, job->options->memory_bytes, memory_bytes, err);
     job->progress.n_tensors = job->plan.n_items;
     job->progress.n_bytes = st ? 0 : job->plan.ckpt->n_bytes;
     return st;
@@ -336,7 +448,9 @@ zq_status zq_quantize(const char *model_dir, const char *out_dir, const zq_quant
     else zq_quantize_report_free(job.report);
     zq_place_close(&job.place);
     zq_sidefiles_free(&job.sidefiles);
+    zq_lesson_close(job.lesson);
     zq_free(job.relative_errors);
+    json_decref(job.blocks);
     json_decref(job.identity);
     zq_plan_free(&job.plan);
     return st;

@@ -71,8 +71,8 @@ zq_status zq_journal_read(json_t **out, const char *dir, const char *name, zq_er
     return st;
 }
 
-zq_status zq_journal_load(const json_t *record, const struct zq_plan *plan, size_t *n_shards, double *relative_errors, const char *path,
-                          zq_error *err)
+zq_status zq_journal_load(const json_t *record, const struct zq_plan *plan, size_t *n_shards, double *relative_errors, json_t *blocks,
+                          const char *path, zq_error *err)
 {
     /* a report has them in its list of tensors */
     const json_t *errors = json_object_get(record, "relative_errors"), *tensors = json_object_get(record, "tensors");
@@ -87,6 +87,9 @@ zq_status zq_journal_load(const json_t *record, const struct zq_plan *plan, size
         const json_t *e = errors ? json_array_get(errors, i) : json_object_get(json_array_get(tensors, i), "relative_error");
         relative_errors[i] = json_is_number(e) ? json_number_value(e) : (double)NAN;
     }
+    const json_t *seen = json_object_get(record, "blocks");
+    for (size_t i = 0; blocks && i < json_array_size(seen); i++)
+        if (json_array_append(blocks, json_array_get(seen, i))) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for its list of blocks", path);
     *n_shards = (size_t)n;
     return ZQ_OK;
 }
@@ -96,7 +99,8 @@ json_t *zq_json_error(double relative_error)
     return isnan(relative_error) ? json_null() : json_real(relative_error);
 }
 
-static json_t *make_record(const json_t *identity, const struct zq_plan *plan, size_t n_shards, const double *relative_errors)
+static json_t *make_record(const json_t *identity, const struct zq_plan *plan, size_t n_shards, const double *relative_errors,
+                           const json_t *blocks)
 {
     json_t *record = zq_json_copy(identity), *errors = json_array();
     size_t n_items = 0;
@@ -104,6 +108,7 @@ static json_t *make_record(const json_t *identity, const struct zq_plan *plan, s
     bool ok = record && errors;
     for (size_t i = 0; i < n_items && ok; i++) ok = !json_array_append_new(errors, zq_json_error(relative_errors[i]));
     ok = ok && !json_object_set_new(record, "shards", json_integer((json_int_t)n_shards)) && !json_object_set(record, "relative_errors", errors);
+    if (ok && json_array_size(blocks)) ok = !json_object_set_new(record, "blocks", json_copy((json_t *)(uintptr_t)blocks));
     json_decref(errors);
     if (ok) return record;
     json_decref(record);
@@ -111,9 +116,9 @@ static json_t *make_record(const json_t *identity, const struct zq_plan *plan, s
 }
 
 zq_status zq_journal_write(const char *dir, const json_t *identity, const struct zq_plan *plan, size_t n_shards, const double *relative_errors,
-                           zq_error *err)
+                           const json_t *blocks, zq_error *err)
 {
-    json_t *record = make_record(identity, plan, n_shards, relative_errors);
+    json_t *record = make_record(identity, plan, n_shards, relative_errors, blocks);
     zq_status st = record ? zq_json_write(dir, ZQ_JOURNAL_NAME, record, err) : zq_fail(err, ZQ_ENOMEM, "%s: no memory for the journal", dir);
     json_decref(record);
     return st;

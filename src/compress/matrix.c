@@ -210,6 +210,16 @@ struct tiles {
     size_t n; /* rows of the strip */
 };
 
+/* What was given takes the place of encode(). */
+static bool encode(const struct matrix *m, const struct zq_weight_rows *rows, int8_t *codes, float *scales)
+{
+    const struct zq_given *given = m->means->given;
+    if (!given) return m->means->encode(m->means->method, rows, codes, scales);
+    memcpy(codes, given->codes + rows->first * m->n_cols, rows->n * m->n_cols);
+    memcpy(scales, given->scales + rows->first * m->n_groups, rows->n * m->n_groups * sizeof *scales);
+    return true;
+}
+
 /* The floats of tile i of the strip in this thread's scratch; *n rows. */
 static float *load_tile(const struct tiles *t, size_t i, int thread, size_t *n)
 {
@@ -246,7 +256,7 @@ static void encode_tiles(void *work, size_t begin, size_t end, int thread)
         int8_t *codes = (int8_t *)(scales + m->tile_rows * m->n_groups);
         const size_t row = m->first + i * m->tile_rows;
         const struct zq_weight_rows rows = {w, row, n, m->n_cols, layout, layout->row_groups ? m->shared + row : NULL};
-        if (!m->means->encode(m->means->method, &rows, codes, scales)) {
+        if (!encode(m, &rows, codes, scales)) {
             note_bad_row(m, w, row, n);
             continue;
         }
@@ -338,6 +348,19 @@ static zq_status copy_tensor(const struct zq_tensor *t, const struct zq_means *m
     return st;
 }
 
+static zq_status write_floats(const struct zq_tensor *t, const struct zq_means *means, struct zq_safetensors_writer *out, zq_error *err)
+{
+    enum { AT_ONCE = 1024 };
+    uint8_t stored[AT_ONCE * sizeof(float)];
+    zq_status st = ZQ_OK;
+    for (size_t at = 0, n; at < t->n_values && !st; at += n) {
+        n = t->n_values - at < AT_ONCE ? t->n_values - at : AT_ONCE;
+        zq_from_float(stored, t->dtype, means->given->floats + at, n);
+        st = zq_safetensors_put(out, stored, n * zq_dtype_bytes(t->dtype), err);
+    }
+    return !st && means->tick ? means->tick(means->user, t->n_bytes, err) : st;
+}
+
 static zq_status quantize_matrix(const struct zq_item *item, const struct zq_means *means, struct zq_safetensors_writer *out,
                                  double *relative_error, zq_error *err)
 {
@@ -346,7 +369,7 @@ static zq_status quantize_matrix(const struct zq_item *item, const struct zq_mea
     atomic_init(&m.bad_row, SIZE_MAX);
     zq_status st = ZQ_OK;
     if (!take_buffers(&m)) st = zq_fail(err, ZQ_ENOMEM, "no memory to quantize %s", item->tensor->name);
-    if (!st && item->layout.row_groups) st = settle_shared_scales(&m, err);
+    if (!st && item->layout.row_groups && !means->given) st = settle_shared_scales(&m, err);
     if (!st) st = write_codes(&m, out, err);
     for (size_t p = 1; p < item->n_parts && !st; p++)
         st = item->parts[p].dtype == ZQ_I64 ? write_shape(&m, out, err) : zq_safetensors_put(out, m.scales, item->parts[p].n_bytes, err);
@@ -361,7 +384,9 @@ zq_status zq_item_write(const struct zq_item *item, const struct zq_means *means
     const struct zq_tensor *t = item->tensor;
     *relative_error = NAN;
     if (!item->n_parts) return means->tick ? means->tick(means->user, t->n_bytes, err) : ZQ_OK;
-    zq_status st = item->storage == ZQ_STORED_FLOAT ? copy_tensor(t, means, out, err) : quantize_matrix(item, means, out, relative_error, err);
+    zq_status st;
+    if (item->storage != ZQ_STORED_FLOAT) st = quantize_matrix(item, means, out, relative_error, err);
+    else st = means->given ? write_floats(t, means, out, err) : copy_tensor(t, means, out, err);
     /* the system maps pages around those that are read, and so some of the tensors beside this one */
     zq_map_drop(t->map, t->map->bytes, t->map->n_bytes);
     return st;

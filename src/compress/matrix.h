@@ -6,12 +6,20 @@
 #include "compress/plan.h"
 #include "quant/encode.h"
 
+/* What an item becomes, settled before it is written. */
+struct zq_given {
+    const int8_t *codes;  /* [n_rows, n_cols], with scales [n_rows, n_groups] */
+    const float *scales;
+    const float *floats;  /* of a tensor that is copied: its values */
+};
+
 /* Means of a job. */
 struct zq_means {
     int n_threads;
     size_t strip_bytes; /* of source that is mapped in at a time, about */
     zq_encode_fn *encode;
     void *method;
+    const struct zq_given *given; /* of the item in work; NULL: encode() and the file say what it becomes */
     /* Told of source bytes as they are done; anything but ZQ_OK stops the job. May be NULL. */
     zq_status (*tick)(void *user, uint64_t n_bytes, zq_error *err);
     void *user;

@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "compress/choose.h"
+#include "compress/lesson.h"
 #include "model/weights.h"
 #include "quant/pack.h"
 
@@ -216,7 +217,9 @@ zq_status zq_plan_make(struct zq_plan *plan, const char *model_dir, const zq_qua
     zq_status st = open_source(plan, model_dir, err);
     if (!st && !(recipes = zq_alloc_array(plan->modules.n, sizeof *recipes))) st = no_memory(plan, err);
     if (!st) st = zq_choose_recipes(recipes, options, &plan->modules, &plan->config, plan->ckpt, &plan->remarks, err);
+    if (!st) st = zq_lesson_settle(&plan->lesson, options, &plan->config, err);
     if (!st) st = normalise_options(plan, options, err);
+    if (!st) st = zq_lesson_describe(plan->options, &plan->lesson, err);
     if (!st) st = list_items(plan, err);
     if (!st) st = assign_modules(plan, recipes, err);
     if (!st) st = remark_fallbacks(plan, recipes, err);

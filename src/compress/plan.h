@@ -6,6 +6,7 @@
 
 #include "checkpoint/compressed.h"
 #include "compress/remarks.h"
+#include "distill/solve.h"
 #include "model/modules.h"
 #include "quant/scheme.h"
 
@@ -30,6 +31,14 @@ struct zq_shard {
     uint64_t bytes_in, bytes_out; /* of the tensors */
 };
 
+/* Distillation as it was asked for, defaults settled. */
+struct zq_lesson_settings {
+    const struct zq_method *method; /* NULL: none */
+    const char *data;
+    size_t n, length, n_held;       /* samples, ids of each, and how many only judge */
+    struct zq_solve_options solve;
+};
+
 struct zq_plan {
     struct zq_checkpoint *ckpt;
     struct zq_config config;
@@ -38,6 +47,7 @@ struct zq_plan {
     size_t n_items;
     struct zq_shard *shards; /* [n_shards] */
     size_t n_shards;
+    struct zq_lesson_settings lesson;
     json_t *options;              /* normalised, for comparison with an earlier run: key -> string or list of strings */
     json_t *quantization_config;  /* for config.json */
     struct zq_remarks remarks;

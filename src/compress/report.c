@@ -80,7 +80,7 @@ static json_t *entry_json(const zq_plan_entry *e)
                      "bytes_out", (json_int_t)e->bytes_out, "relative_error", zq_json_error(e->relative_error));
 }
 
-json_t *zq_report_json(const zq_quantize_report *r, const struct zq_plan *plan, const json_t *identity)
+json_t *zq_report_json(const zq_quantize_report *r, const struct zq_plan *plan, const json_t *identity, json_t *blocks)
 {
     json_t *json = zq_json_copy(identity), *tensors = json_array(), *remarks = json_array();
     bool ok = json && tensors && remarks;
@@ -88,6 +88,7 @@ json_t *zq_report_json(const zq_quantize_report *r, const struct zq_plan *plan, 
     for (size_t i = 0; i < r->totals.n_entries && ok; i++) ok = !json_array_append_new(tensors, entry_json(&r->entries[i]));
     ok = ok && set(json, "totals", totals_json(&r->totals)) && set(json, "shards", json_integer((json_int_t)plan->n_shards));
     ok = ok && !json_object_set(json, "remarks", remarks) && !json_object_set(json, "tensors", tensors);
+    if (ok && json_array_size(blocks)) ok = !json_object_set(json, "blocks", blocks);
     json_decref(tensors);
     json_decref(remarks);
     if (ok) return json;

@@ -47,7 +47,9 @@ zq_status zq_plan_cut_shards(struct zq_plan *plan, zq_error *err)
             unit.bytes_out += plan->items[i].bytes_out;
         }
         struct zq_shard *last = plan->n_shards ? &plan->shards[plan->n_shards - 1] : NULL;
-        if (last && last->bytes_out + unit.bytes_out <= target) {
+        /* with distillation a block is minutes of work: each has a shard of its own */
+        const bool alone = plan->lesson.method && plan->items[begin].layer != SIZE_MAX;
+        if (last && !alone && last->bytes_out + unit.bytes_out <= target) {
             last->n += unit.n;
             last->bytes_in += unit.bytes_in;
             last->bytes_out += unit.bytes_out;

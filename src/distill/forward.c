@@ -120,3 +120,9 @@ void zq_student_forward(struct zq_student *s, const struct zq_student_batch *bat
     run(s, &s->linear[ZQ_DOWN], &s->down_in, post ? s->normed1 : s->mid, post ? s->last : out, s->config.width);
     if (post) norm(s, &s->norm2, s->last, out);
 }
+
+void zq_student_forward_even(struct zq_student *s, const float *x, size_t n, size_t length, bool quantized, float *out)
+{
+    for (size_t i = 0; i < n; i++) s->lengths[i] = length;
+    zq_student_forward(s, &(struct zq_student_batch){x, s->lengths, n}, quantized, out);
+}

@@ -14,13 +14,6 @@ static size_t values_of(const struct zq_lkd *run) /* of one sample */
     return run->samples.length * run->s->config.width;
 }
 
-/* Runs samples [first, first + n) of x at once. */
-static void forward(struct zq_student *s, const float *x, size_t n, size_t length, bool quantized, float *out)
-{
-    for (size_t i = 0; i < n; i++) s->lengths[i] = length;
-    zq_student_forward(s, &(struct zq_student_batch){x, s->lengths, n}, quantized, out);
-}
-
 static double loss_of(const struct zq_lkd *run, const float *y, const float *target, size_t n_tokens, float *dy)
 {
     struct zq_student *s = run->s;
@@ -32,7 +25,7 @@ void zq_lkd_teach(struct zq_student *s, const struct zq_lkd_samples *samples, si
     const size_t n_values = samples->length * s->config.width;
     for (size_t i = 0; i < samples->n; i += batch) {
         const size_t n = samples->n - i < batch ? samples->n - i : batch;
-        forward(s, samples->x + i * n_values, n, samples->length, false, target + i * n_values);
+        zq_student_forward_even(s, samples->x + i * n_values, n, samples->length, false, target + i * n_values);
     }
 }
 
@@ -91,7 +84,7 @@ void zq_lkd_step(struct zq_lkd *run)
         memcpy(s->batch_x + i * n_values, run->samples.x + at, n_values * sizeof(float));
         memcpy(s->batch_target + i * n_values, run->samples.target + at, n_values * sizeof(float));
     }
-    forward(s, s->batch_x, batch, run->samples.length, true, s->batch_out);
+    zq_student_forward_even(s, s->batch_x, batch, run->samples.length, true, s->batch_out);
     loss_of(run, s->batch_out, s->batch_target, s->n_tokens, s->batch_out);
     zq_student_backward(s, s->batch_out, NULL);
     run->iteration++;
@@ -107,7 +100,7 @@ double zq_lkd_judge(const struct zq_lkd *run)
     if (run->diverged) return INFINITY;
     for (size_t i = first; i < run->samples.n; i += run->options.batch) {
         const size_t n = run->samples.n - i < run->options.batch ? run->samples.n - i : run->options.batch;
-        forward(s, run->samples.x + i * n_values, n, run->samples.length, true, s->batch_out);
+        zq_student_forward_even(s, run->samples.x + i * n_values, n, run->samples.length, true, s->batch_out);
         total += loss_of(run, s->batch_out, run->samples.target + i * n_values, s->n_tokens, NULL) * (double)n;
     }
     return total / (double)(run->samples.n - first);

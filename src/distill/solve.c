@@ -16,7 +16,7 @@ static size_t no_bytes(const struct zq_student *s)
 
 const struct zq_method zq_methods[] = {
     /* numbers of the paper: section 5 and appendix */
-    {.name = "paper", .trains = true, .n_samples = 128, .length = 512, .n_iterations = 400, .batch = 8,
+    {.name = "paper", .trains = true, .n_samples = 128, .length = 512, .n_iterations = 400, .batch = 8, .rate = 5e-6,
      .encoder_length = 128, .encoder_iterations = 100, .encoder_batch = 32, .bytes = no_bytes, .run = zq_solve_paper},
     {.name = "fast", .n_samples = 64, .length = 256, .n_iterations = 1, .batch = 8, .bytes = zq_fast_bytes, .run = zq_solve_fast},
     {.name = "gptq", .n_samples = 64, .length = 256, .n_iterations = 1, .batch = 8, .bytes = zq_fast_bytes, .run = zq_solve_gptq},

@@ -48,6 +48,7 @@ struct zq_method {
     const char *name;
     bool trains;            /* needs gradients and the optimizer's memory: struct zq_student_options */
     size_t n_samples, length, n_iterations, batch; /* defaults; length also bounded by the model's limit */
+    double rate;
     size_t encoder_length, encoder_iterations, encoder_batch; /* 0: the same for encoders */
     /* Memory that run() takes beside student, samples and solution. */
     size_t (*bytes)(const struct zq_student *s);

@@ -96,7 +96,6 @@ static void carve_adam(struct zq_student *s, struct carver *c)
     s->batch_target = carve(c, T, D);
     s->batch_out = carve(c, T, D);
     s->row_sums = (double *)(void *)carve(c, T, sizeof(double) / sizeof(float));
-    s->lengths = carve_sizes(c, s->max_sequences);
 }
 
 static void carve_activations(struct zq_student *s, struct carver *c)
@@ -142,6 +141,7 @@ static void carve_all(struct zq_student *s, struct carver *c)
     carve_activations(s, c);
     if (s->adam) carve_adam(s, c);
     s->begins = carve_sizes(c, s->max_sequences + 1);
+    s->lengths = carve_sizes(c, s->max_sequences);
     s->positions = carve_sizes(c, s->max_tokens);
     s->cos = carve(c, s->max_length, half);
     s->sin = carve(c, s->max_length, half);
@@ -185,17 +185,22 @@ static void plan(struct zq_student *s, const struct zq_student_options *o, struc
     carve_all(s, c);
 }
 
-zq_status zq_student_bytes(size_t *n_bytes, const struct zq_student_options *options, zq_error *err)
+zq_status zq_student_shape(struct zq_student *out, size_t *n_bytes, const struct zq_student_options *options, zq_error *err)
 {
     *n_bytes = 0;
     zq_status st = check(options, err);
     if (st) return st;
-    struct zq_student s;
     struct carver c = {0};
-    plan(&s, options, &c);
+    plan(out, options, &c);
     if (c.overflow) return zq_fail(err, ZQ_ELIMIT, "the memory to train a block on %zu tokens is no number", options->max_tokens);
     *n_bytes = c.used;
     return ZQ_OK;
+}
+
+zq_status zq_student_bytes(size_t *n_bytes, const struct zq_student_options *options, zq_error *err)
+{
+    struct zq_student unused;
+    return zq_student_shape(&unused, n_bytes, options, err);
 }
 
 zq_status zq_student_create(struct zq_student **out, const struct zq_student_options *options, zq_error *err)

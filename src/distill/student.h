@@ -62,6 +62,7 @@ struct zq_student {
     struct zq_student_norm norm1, norm2;
 
     size_t n_sequences, n_tokens; /* of the latest batch */
+    size_t *lengths;       /* [max_sequences] scratch of zq_student_forward_even */
     size_t *begins;        /* [max_sequences + 1] first token of each sequence, then n_tokens */
     size_t *positions;     /* [T] of each token in its sequence */
     bool quantized;        /* the latest forward pass was the student's */
@@ -82,7 +83,6 @@ struct zq_student {
     float *start, *moments; /* adam: [n_params] to fall back on, [2, n_params] */
     float *batch_x, *batch_target, *batch_out; /* adam: [T, D] */
     double *row_sums;      /* adam: [T] */
-    size_t *lengths;       /* adam: [max_sequences] */
 
     float *scratch;        /* [n_threads, thread_floats] */
     size_t thread_floats;
@@ -90,6 +90,8 @@ struct zq_student {
 
 /* Bytes that zq_student_create will take. ZQ_EINVAL or ZQ_ELIMIT, with *n_bytes 0, for sizes that cannot be. */
 zq_status zq_student_bytes(size_t *n_bytes, const struct zq_student_options *options, zq_error *err);
+/* The same with the sizes of every map and norm; pointers of *out mean nothing. */
+zq_status zq_student_shape(struct zq_student *out, size_t *n_bytes, const struct zq_student_options *options, zq_error *err);
 /* All weights are 0 until they are loaded or written by the caller. *out is NULL unless ZQ_OK. */
 zq_status zq_student_create(struct zq_student **out, const struct zq_student_options *options, zq_error *err);
 void zq_student_free(struct zq_student *s); /* accepts NULL */
@@ -113,6 +115,8 @@ void zq_student_forward(struct zq_student *s, const struct zq_student_batch *bat
 enum zq_student_stage { ZQ_AT_QKV, ZQ_AT_O, ZQ_AT_FFN, ZQ_AT_DOWN, ZQ_N_STAGES };
 /* Runs a forward pass as far as the input of the maps of a stage. */
 void zq_student_reach(struct zq_student *s, const struct zq_student_batch *batch, bool quantized, enum zq_student_stage stage);
+/* A batch of n sequences of one length, one after the other in x; n <= max_sequences. */
+void zq_student_forward_even(struct zq_student *s, const float *x, size_t n, size_t length, bool quantized, float *out);
 /* Gradients of the latest forward pass from dy [n_tokens, width], the gradient of its output: overwrites grads, and dx
  * [n_tokens, width] unless it is NULL. Only for a student that trains. */
 void zq_student_backward(struct zq_student *s, const float *dy, float *dx);

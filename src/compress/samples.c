@@ -1,0 +1,282 @@
+/* Samples of texts are windows spread evenly over the tokenized file. `self` lets a decoder write: from its start token on, each
+ * next id drawn from its own distribution. An encoder with a masked-language head fills masks, a part of the positions in each of
+ * a few rounds; one without has no opinion on words, and gets random ids. */
+#include "compress/samples.h"
+
+#include "base/alloc.h"
+#include "base/file.h"
+#include "base/rng.h"
+
+#include <math.h>
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_SOURCES = 16, MAX_TEXT = 1 << 30, AT_ONCE = 16, ROUNDS = 4 };
+
+enum kind { FROM_FILE, FROM_CHANCE, FROM_SELF };
+
+struct source {
+    enum kind kind;
+    const char *path; /* [n_path] not terminated */
+    size_t n_path;
+    double weight;
+};
+
+struct sources {
+    struct source items[MAX_SOURCES]; /* [n] */
+    size_t n;
+    double weight; /* of all */
+};
+
+static bool is_word(const struct source *s, const char *word) { return s->n_path == strlen(word) && !strncmp(s->path, word, s->n_path); }
+
+/* A colon belongs to the path unless a number follows it to the end. */
+static zq_status parse_source(struct source *s, const char *text, size_t n, zq_error *err)
+{
+    *s = (struct source){FROM_FILE, text, n, 1};
+    const char *colon = text + n;
+    while (colon > text && *colon != ':') colon--;
+    if (*colon == ':' && colon + 1 < text + n) {
+        char *end;
+        const double weight = strtod(colon + 1, &end);
+        if (end == text + n) {
+            s->weight = weight;
+            s->n_path = (size_t)(colon - text);
+        }
+    }
+    if (is_word(s, "random")) s->kind = FROM_CHANCE;
+    if (is_word(s, "self")) s->kind = FROM_SELF;
+    if (!s->n_path || !(s->weight > 0) || isinf(s->weight))
+        return zq_fail(err, ZQ_EINVAL, "'%.*s' is no source of samples: FILE, random or self, perhaps with :WEIGHT above 0", (int)n, text);
+    return ZQ_OK;
+}
+
+static zq_status parse(struct sources *out, const char *text, zq_error *err)
+{
+    *out = (struct sources){0};
+    zq_status st = ZQ_OK;
+    for (const char *at = text; !st; at++) {
+        const size_t n = strcspn(at, ",");
+        if (out->n == MAX_SOURCES) return zq_fail(err, ZQ_EINVAL, "more than %d sources of samples in '%.200s'", (int)MAX_SOURCES, text);
+        st = parse_source(&out->items[out->n], at, n, err);
+        if (!st) out->weight += out->items[out->n++].weight;
+        at += n;
+        if (!*at) break;
+    }
+    return st;
+}
+
+static zq_status read_source(const struct source *s, char **text, size_t *n_bytes, zq_error *err)
+{
+    *text = NULL;
+    char *path = zq_strndup(s->path, s->n_path);
+    if (!path) return zq_fail(err, ZQ_ENOMEM, "no memory for a path");
+    zq_status st = zq_file_read(text, n_bytes, path, MAX_TEXT, err);
+    zq_free(path);
+    return st;
+}
+
+static zq_status identify(json_t *list, const struct source *s, zq_error *err)
+{
+    char what[80];
+    snprintf(what, sizeof what, "%s", s->kind == FROM_SELF ? "self" : "random");
+    if (s->kind == FROM_FILE) {
+        char *text;
+        size_t n_bytes;
+        uint8_t digest[EVP_MAX_MD_SIZE];
+        zq_status st = read_source(s, &text, &n_bytes, err);
+        if (st) return st;
+        const bool ok = EVP_Digest(text, n_bytes, digest, NULL, EVP_sha256(), NULL);
+        zq_free(text);
+        if (!ok) return zq_fail(err, ZQ_ENOMEM, "no memory for a digest");
+        memcpy(what, "sha256:", 8);
+        for (size_t i = 0; i < 32; i++) snprintf(what + 7 + 2 * i, 3, "%02x", digest[i]);
+    }
+    if (json_array_append_new(list, json_sprintf("%s:%g", what, s->weight))) return zq_fail(err, ZQ_ENOMEM, "no memory for a list of sources");
+    return ZQ_OK;
+}
+
+zq_status zq_samples_identity(json_t **out, const char *text, zq_error *err)
+{
+    struct sources sources;
+    *out = NULL;
+    zq_status st = parse(&sources, text, err);
+    json_t *list = st ? NULL : json_array();
+    if (!st && !list) st = zq_fail(err, ZQ_ENOMEM, "no memory for a list of sources");
+    for (size_t i = 0; i < sources.n && !st; i++) st = identify(list, &sources.items[i], err);
+    if (!st) *out = list;
+    else json_decref(list);
+    return st;
+}
+
+/* ---- making them -------------------------------------------------------------------------------------------------- */
+
+struct maker {
+    const struct zq_sample_request *request;
+    const zq_model *model;
+    zq_model_info info;
+    int32_t first, last; /* of every sample of an encoder; -1: none. first of a decoder: what it starts writing from */
+    bool encoder;
+};
+
+static zq_status find_frame(struct maker *m, zq_error *err)
+{
+    zq_ids ids = {0};
+    const zq_tokenizer *tokenizer = zq_model_tokenizer(m->model);
+    m->encoder = m->info.kind != ZQ_DECODER;
+    m->first = m->last = -1;
+    zq_status st = tokenizer ? zq_tokenizer_encode(tokenizer, "", 0, NULL, 0, true, &ids, err) : ZQ_OK;
+    if (!st && ids.n && (size_t)ids.ids[0] < m->info.vocab) m->first = ids.ids[0];
+    if (!st && ids.n > 1 && m->encoder && (size_t)ids.ids[ids.n - 1] < m->info.vocab) m->last = ids.ids[ids.n - 1];
+    if (!m->encoder && m->first < 0 && m->model->n_end_ids) m->first = m->model->end_ids[0];
+    zq_ids_free(&ids);
+    return st;
+}
+
+/* Puts an encoder's special tokens over the ends of a sample. */
+static void frame(const struct maker *m, int32_t *ids)
+{
+    const size_t length = m->request->length;
+    if (!m->encoder || length < 3) return;
+    if (m->first >= 0) ids[0] = m->first;
+    if (m->last >= 0) ids[length - 1] = m->last;
+}
+
+static int32_t random_id(const struct maker *m, uint64_t *rng) { return (int32_t)(zq_rng_next(rng) % m->info.vocab); }
+
+static void from_chance(const struct maker *m, int32_t *ids, size_t n, uint64_t *rng)
+{
+    const size_t length = m->request->length;
+    for (size_t i = 0; i < n * length; i++) ids[i] = random_id(m, rng);
+    for (size_t i = 0; i < n; i++) frame(m, ids + i * length);
+}
+
+static zq_status from_text(const struct maker *m, const struct source *s, int32_t *ids, size_t n, zq_error *err)
+{
+    const size_t length = m->request->length, framed = m->encoder && length > 2 && m->first >= 0, used = length - 2 * framed;
+    const zq_tokenizer *tokenizer = zq_model_tokenizer(m->model);
+    if (!tokenizer) return zq_fail(err, ZQ_EUNSUPPORTED, "samples from a text need a tokenizer, and the model's directory holds none");
+    char *text;
+    size_t n_bytes;
+    zq_ids all = {0};
+    zq_status st = read_source(s, &text, &n_bytes, err);
+    if (!st) st = zq_tokenizer_encode(tokenizer, text, n_bytes, NULL, 0, false, &all, err);
+    if (!st && all.n < used)
+        st = zq_fail(err, ZQ_EINVAL, "%.*s has %zu ids, fewer than one sample of %zu", (int)s->n_path, s->path, all.n, used);
+    for (size_t i = 0; i < all.n && !st; i++)
+        if ((size_t)all.ids[i] >= m->info.vocab)
+            st = zq_fail(err, ZQ_EINVAL, "%.*s: id %d is outside the vocabulary of %zu", (int)s->n_path, s->path, all.ids[i], m->info.vocab);
+    for (size_t i = 0; i < n && !st; i++) {
+        const size_t begin = n > 1 ? (size_t)((double)(all.n - used) * (double)i / (double)(n - 1)) : 0;
+        memcpy(ids + i * length + framed, all.ids + begin, used * sizeof *ids);
+        frame(m, ids + i * length);
+    }
+    zq_ids_free(&all);
+    zq_free(text);
+    return st;
+}
+
+/* One id from each row of logits, row i for sample i. */
+static zq_status draw(const struct maker *m, const float *logits, size_t n_rows, uint64_t *rng, int32_t *ids, size_t stride, zq_error *err)
+{
+    zq_status st = ZQ_OK;
+    for (size_t i = 0; i < n_rows && !st; i++) {
+        zq_sampler sampler = {.temperature = 1, .state = zq_rng_next(rng)};
+        st = zq_sample(&sampler, logits + i * m->info.n_outputs, m->info.vocab, &ids[i * stride], err);
+    }
+    return st;
+}
+
+/* n <= AT_ONCE samples side by side. */
+static zq_status write_some(const struct maker *m, zq_session *s, int32_t *ids, size_t n, uint64_t *rng, zq_error *err)
+{
+    const size_t length = m->request->length;
+    zq_status st = ZQ_OK;
+    int32_t latest[AT_ONCE];
+    for (size_t i = 0; i < n; i++) latest[i] = m->first >= 0 ? m->first : random_id(m, rng);
+    for (size_t i = 0; i < n && !st; i++) st = zq_session_rewind(s, i, 0, err);
+    for (size_t t = 0; t < length && !st; t++) {
+        zq_input inputs[AT_ONCE];
+        if (t)
+            for (size_t i = 0; i < n; i++) latest[i] = ids[i * length + t - 1];
+        for (size_t i = 0; i < n; i++) inputs[i] = (zq_input){.sequence = i, .ids = &latest[i], .n = 1};
+        st = zq_session_step(s, inputs, n, err);
+        if (!st) st = draw(m, zq_session_logits(s, NULL), n, rng, ids + t, length, err);
+    }
+    return st;
+}
+
+static zq_status write_samples(const struct maker *m, int32_t *ids, size_t n, uint64_t *rng, zq_error *err)
+{
+    zq_session *s;
+    const zq_session_options so = {.n_threads = m->request->n_threads, .n_sequences = AT_ONCE, .max_length = m->request->length,
+                                   .max_batch_tokens = AT_ONCE};
+    zq_status st = zq_session_create(&s, m->model, &so, err);
+    for (size_t i = 0; i < n && !st; i += AT_ONCE)
+        st = write_some(m, s, ids + i * m->request->length, n - i < AT_ONCE ? n - i : AT_ONCE, rng, err);
+    zq_session_close(s);
+    return st;
+}
+
+/* Position t is filled in round t mod ROUNDS, seen from a place that differs from sample to sample. */
+static zq_status fill_sample(const struct maker *m, zq_session *s, int32_t mask, int32_t *ids, uint64_t *rng, zq_error *err)
+{
+    const size_t length = m->request->length, shift = zq_rng_next(rng) % ROUNDS;
+    zq_status st = ZQ_OK;
+    for (size_t t = 0; t < length; t++) ids[t] = mask;
+    /* something to begin with: of masks alone every encoder makes the same sentence */
+    for (size_t t = 1 + shift; t < length; t += 8) ids[t] = random_id(m, rng);
+    frame(m, ids);
+    for (size_t round = 0; round < ROUNDS && !st; round++) {
+        const zq_input input = {.ids = ids, .n = length, .all_logits = true};
+        st = zq_session_rewind(s, 0, 0, err);
+        if (!st) st = zq_session_step(s, &input, 1, err);
+        const float *logits = zq_session_logits(s, NULL);
+        for (size_t t = (round + shift) % ROUNDS; t < length && !st; t += ROUNDS)
+            if (ids[t] == mask) st = draw(m, logits + t * m->info.n_outputs, 1, rng, ids + t, 1, err);
+    }
+    return st;
+}
+
+static zq_status fill_samples(const struct maker *m, int32_t mask, int32_t *ids, size_t n, uint64_t *rng, zq_error *err)
+{
+    const size_t length = m->request->length;
+    zq_session *s;
+    const zq_session_options so = {.n_threads = m->request->n_threads, .max_length = length, .max_batch_tokens = length, .max_logit_rows = length};
+    zq_status st = zq_session_create(&s, m->model, &so, err);
+    for (size_t i = 0; i < n && !st; i++) st = fill_sample(m, s, mask, ids + i * length, rng, err);
+    zq_session_close(s);
+    return st;
+}
+
+static zq_status from_self(const struct maker *m, int32_t *ids, size_t n, uint64_t *rng, zq_error *err)
+{
+    if (!m->encoder) return write_samples(m, ids, n, rng, err);
+    const zq_tokenizer *tokenizer = zq_model_tokenizer(m->model);
+    const int32_t mask = tokenizer ? zq_tokenizer_find(tokenizer, "[MASK]") : -1;
+    if (m->info.kind == ZQ_ENCODER_MLM && mask >= 0 && (size_t)mask < m->info.vocab) return fill_samples(m, mask, ids, n, rng, err);
+    from_chance(m, ids, n, rng);
+    return ZQ_OK;
+}
+
+zq_status zq_samples_make(int32_t *ids, const struct zq_sample_request *request, const zq_model *model, zq_error *err)
+{
+    struct sources sources;
+    struct maker m = {.request = request, .model = model};
+    uint64_t rng = request->seed;
+    zq_model_info_get(model, &m.info);
+    zq_status st = parse(&sources, request->sources, err);
+    if (!st) st = find_frame(&m, err);
+    double before = 0;
+    for (size_t i = 0, done = 0; i < sources.n && !st; i++) {
+        before += sources.items[i].weight;
+        const size_t end = i + 1 == sources.n ? request->n : (size_t)rint((double)request->n * before / sources.weight), n = end - done;
+        int32_t *to = ids + done * request->length;
+        if (n && sources.items[i].kind == FROM_FILE) st = from_text(&m, &sources.items[i], to, n, err);
+        if (n && sources.items[i].kind == FROM_CHANCE) from_chance(&m, to, n, &rng);
+        if (n && sources.items[i].kind == FROM_SELF) st = from_self(&m, to, n, &rng, err);
+        done = end;
+    }
+    return st;
+}

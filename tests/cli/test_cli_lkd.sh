@@ -1,0 +1,57 @@
+#!/bin/bash
+# zq quantize --lkd: what a distilled directory is, whoever interrupts it and however many threads make it. $1: the program.
+set -u
+zq=$1
+model=models/novels
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failed=0
+fail() { echo "FAIL: $1"; failed=1; }
+
+settings=(--scheme w4/8a8 --group rows:4 --lkd paper --data "$model/heldout.txt" --samples 6 --length 16 --iters 4 --batch 2 --lr 1e-4 --quiet)
+distil() { "$zq" quantize $model -o "$work/$1" "${settings[@]}" "${@:2}"; }
+
+distil whole --threads 2 || fail "a run"
+distil alone --threads 1 || fail "a run on one thread"
+diff -r "$work/whole" "$work/alone" > "$work/diff" || { cat "$work/diff"; fail "threads change the output"; }
+
+# killed at many moments: nothing is lost, and the end is the same
+for ms in 30 60 90 120 180 240 300; do
+    timeout -s KILL 0.$(printf %03d $ms) "$zq" quantize $model -o "$work/killed" "${settings[@]}" --resume 2> /dev/null
+done
+distil killed --resume || fail "a resumed run"
+diff -r "$work/whole" "$work/killed" > "$work/diff" || { cat "$work/diff"; fail "interruptions change the output"; }
+distil killed --resume || fail "--resume on a finished output"
+[ -e "$work/killed.partial" ] && fail "something is left beside the output"
+"$zq" quantize $model -o "$work/killed" "${settings[@]}" --seed 1 --resume 2> "$work/err" && fail "another seed was resumed"
+grep -q "seed is 0 there, 1 here" "$work/err" || fail "the sentence names no seed: $(cat "$work/err")"
+
+# every block is at least as good on the held-out samples as round-to-nearest
+awk '/"before"/ { gsub(/,/, ""); before = $2 } /"after"/ { gsub(/,/, ""); after = $2 } /"layer"/ { n++ }
+     /"before"|"after"/ && before != "" && after != "" { if (after > before) bad++; if (after < before) good++; before = after = "" }
+     END { exit !(n == 6 && good && !bad) }' "$work/whole/zq-report.json" || fail "blocks in zq-report.json"
+"$zq" quantize $model -o "$work/nearest" --scheme w4/8a8 --group rows:4 --quiet
+cmp -s "$work/nearest/model-00001-of-00001.safetensors" "$work/whole/model-00002-of-00007.safetensors" && fail "nothing was learned"
+
+# sources, and what is wrong with options
+for source in self random "random:1,$model/heldout.txt:2"; do
+    distil sources --data "$source" --iters 1 --force || fail "--data $source"
+done
+refused() {
+    local code=$1 words=$2
+    shift 2
+    "$zq" quantize $model -o "$work/refused" --quiet "$@" 2> "$work/err"
+    [ $? = "$code" ] || fail "exit code of $*"
+    grep -q -- "$words" "$work/err" || fail "$*: $(cat "$work/err")"
+    [ -e "$work/refused" ] && fail "$* left an output"
+}
+refused 2 "valid are off, paper" --lkd papre
+refused 3 "cannot open" --lkd paper --data "$work/no-such-file"
+refused 2 "is no source" --lkd paper --data ":1"
+refused 9 "above the model's limit" --lkd paper --length 100000
+refused 2 "valid are mse and kl" --lkd paper --loss l1
+refused 2 "leave none to learn from" --lkd paper --samples 1
+refused 2 "a share of 2" --lkd paper --holdout 2
+refused 6 "of memory" --lkd paper --memory 16M
+[ $failed = 0 ] && echo "distillation: all checks passed"
+exit $failed
