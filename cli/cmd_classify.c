@@ -44,7 +44,7 @@ static zq_status classify_line(void *user, zq_session *session, struct line line
 static zq_status classify(zq_error *err)
 {
     zq_model *model;
-    const zq_open_options options = {.n_threads = settings.n_threads, .note = print_note};
+    const zq_open_options options = {.n_threads = settings.n_threads, .note = print_note, .device = settings.device};
     zq_status st = zq_model_open(&model, args.model, &options, err);
     if (st) return st;
     zq_model_info info;
@@ -55,7 +55,10 @@ static zq_status classify(zq_error *err)
     return st;
 }
 
-static const struct option options[] = {{0}};
+static const struct option options[] = {
+    {"device", 0, "D", read_text, &settings.device, "where it runs: cpu (default), cuda, cuda:N, or cuda-host, a simulated GPU"},
+    {0},
+};
 
 const struct command cmd_classify = {
     .name = "classify",

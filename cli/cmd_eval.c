@@ -61,10 +61,11 @@ static zq_status eval(zq_error *err)
     zq_model *model = NULL, *against = NULL;
     char *text;
     size_t n_bytes;
-    const zq_open_options options = {.n_threads = settings.n_threads, .note = print_note};
+    const zq_open_options options = {.n_threads = settings.n_threads, .note = print_note, .device = settings.device};
+    const zq_open_options on_cpu = {.n_threads = settings.n_threads, .note = print_note}; /* the yardstick stays where it is */
     zq_status st = input_read(args.text, &text, &n_bytes, err);
     if (!st) st = zq_model_open(&model, args.model, &options, err);
-    if (!st && args.against) st = zq_model_open(&against, args.against, &options, err);
+    if (!st && args.against) st = zq_model_open(&against, args.against, &on_cpu, err);
     if (!st) st = evaluate(model, against, text, n_bytes, err);
     zq_model_close(against);
     zq_model_close(model);
@@ -78,6 +79,7 @@ static const struct option options[] = {
     {"limit", 0, "IDS", read_count, &args.limit, "use the first IDS ids of the text only"},
     {"against", 0, "MODEL2", read_text, &args.against, "also print KL(MODEL2 || MODEL), and how often the best token is the same"},
     {"json", 0, NULL, read_flag, &args.json, "print one JSON object"},
+    {"device", 0, "D", read_text, &settings.device, "where it runs: cpu (default), cuda, cuda:N, or cuda-host, a simulated GPU"},
     {0},
 };
 

@@ -7,6 +7,7 @@
 /* The options that every command has. */
 struct settings {
     int n_threads; /* --threads; 0: one per available core */
+    const char *device; /* --device of commands that run models; NULL: this processor */
     bool quiet;    /* --quiet: errors only */
 };
 extern struct settings settings;

@@ -72,6 +72,7 @@ typedef struct zq_open_options {
     bool header_only; /* bind and check all tensors, but repack nothing: enough for zq_model_info, not for sessions */
     zq_note_fn *note; /* may be NULL */
     void *user;
+    const char *device; /* where it runs: NULL or "cpu"; "cuda" or "cuda:N", an NVIDIA GPU; "cuda-host", its simulator (quantized models) */
 } zq_open_options;
 
 /* Opens a model directory (Hugging Face layout, plain or compressed-tensors): maps its files, binds every tensor and

@@ -41,7 +41,10 @@ static void read_vector(struct binder *b, float **out, const char *prefix, const
         b->status = zq_fail(b->err, ZQ_EFORMAT, "tensor %s has %zu values in %zu dimensions, expected [%zu]", name, t->n_values, t->n_dims, n);
     else if (t && !(*out = zq_alloc_array(n, sizeof(float))))
         b->status = zq_fail(b->err, ZQ_ENOMEM, "no memory for %s", name);
-    else if (t) zq_to_float(*out, t->bytes, t->dtype, n);
+    else if (t) {
+        zq_to_float(*out, t->bytes, t->dtype, n);
+        b->status = zq_device_take(b->m->device, (void **)out, n * sizeof(float), b->err);
+    }
     zq_free(name);
 }
 
@@ -211,6 +214,12 @@ static void find_stored(struct binder *b)
         mark_stored(b, &m->stored[i]);
         if (m->stored[i].storage != ZQ_STORED_FLOAT) m->blas = false;
     }
+    if (!b->status && m->device && m->device->plugin->simulated && m->blas)
+        b->status = zq_fail(b->err, ZQ_EUNSUPPORTED, "%s is not quantized: the simulated device runs quantized models only", m->dir);
+    if (!b->status && m->device && m->config.head_dim > ZQ_DEVICE_MAX_HEAD_DIM)
+        b->status = zq_fail(b->err, ZQ_EUNSUPPORTED, "%s: heads of %zu dimensions, the limit of the device is %d", m->dir, m->config.head_dim,
+                            (int)ZQ_DEVICE_MAX_HEAD_DIM);
+    if (m->device) m->blas = false;
 #ifndef ZQ_WITH_BLAS
     m->blas = false;
 #endif
@@ -243,7 +252,7 @@ zq_status zq_model_bind(struct zq_model *m, const zq_open_options *options, zq_e
     b.used = zq_alloc_array(m->ckpt->n_tensors + 1, sizeof *b.used);
     if (!b.used) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for %zu tensors", m->dir, m->ckpt->n_tensors);
     find_stored(&b);
-    b.packing = (struct zq_packing){&m->kernels, zq_thread_count(options->n_threads), !options->header_only, m->blas};
+    b.packing = (struct zq_packing){&m->kernels, zq_thread_count(options->n_threads), !options->header_only, m->device, m->blas};
     if (!b.status) bind_all(&b);
     if (!b.status && options->note) note_extras(&b, options);
     m->ready = !b.status && !options->header_only;

@@ -17,19 +17,22 @@ void zq_embed_inputs(struct zq_session *s, const zq_input *inputs, size_t n_inpu
     const struct zq_model *m = s->model;
     const size_t width = m->config.width, embed_width = m->config.embed_width;
     const bool project = zq_linear_exists(&m->project_in);
-    float *first = project ? s->embedded : s->x.f;
+    float *const x_here = s->host_x ? s->host_x : s->x.f, *first = s->host_x ? s->host_x : project ? s->embedded : s->x.f;
     for (size_t i = 0; i < n_inputs; i++)
         for (size_t t = 0; t < inputs[i].n; t++)
             zq_stored_row(&m->tokens, s->ops.kernels, (size_t)inputs[i].ids[t], first + (s->spans[i].row + t) * embed_width, s->codes);
+    if (project && s->host_x) s->ops.plugin->upload(s->ops.queue, s->embedded, first, s->n_tokens * embed_width * sizeof(float));
     if (project) zq_linear_run(&s->ops, &m->project_in, (struct zq_rows){.f = s->embedded, .ld = embed_width}, s->n_tokens, NULL, s->x.f, width);
+    if (project && s->host_x) zq_session_fetch(s, s->host_x, s->x.f, s->n_tokens * width);
 
     for (size_t i = 0; i < n_inputs; i++) {
         for (size_t t = 0; t < inputs[i].n; t++) {
-            float *x = s->x.f + (s->spans[i].row + t) * width;
+            float *x = x_here + (s->spans[i].row + t) * width;
             if (m->types) add_row(s, x, m->types, inputs[i].types ? inputs[i].types[t] : 0, width);
             if (m->positions) add_row(s, x, m->positions, s->spans[i].position + t + (size_t)m->config.arch->position_offset, width);
         }
     }
+    if (s->host_x) s->ops.plugin->upload(s->ops.queue, s->x.f, s->host_x, s->n_tokens * width * sizeof(float));
     const struct zq_forms forms = {.f = true, .q = s->x.q != NULL};
     if (m->embed_norm.gamma)
         zq_norm_run(&s->ops, &m->embed_norm, m->config.arch->rms, (float)m->config.norm_eps, s->x.f, width, s->n_tokens, width, s->x, forms);

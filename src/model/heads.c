@@ -12,7 +12,10 @@ static void select_rows(struct zq_session *s, const zq_input *inputs, size_t n_i
     for (size_t i = 0; i < n_inputs; i++) {
         const bool all = inputs[i].all_logits && kind != ZQ_ENCODER_CLASSIFY;
         const size_t first = all || kind == ZQ_ENCODER_CLASSIFY ? 0 : inputs[i].n - 1, count = all ? inputs[i].n : 1;
-        memcpy(s->selected.f + n * width, s->x.f + (s->spans[i].row + first) * width, count * width * sizeof(float));
+        const float *from = s->x.f + (s->spans[i].row + first) * width;
+        float *to = s->selected.f + n * width;
+        if (s->ops.plugin) s->ops.plugin->copy(s->ops.queue, to, from, count * width * sizeof(float));
+        else memcpy(to, from, count * width * sizeof(float));
         n += count;
     }
     s->n_logit_rows = n;
@@ -77,10 +80,12 @@ static void keep_last_hidden(struct zq_session *s)
     const struct zq_model *m = s->model;
     const struct zq_config *c = &m->config;
     float *last = s->hidden + c->n_layers * s->max_batch_tokens * c->width;
+    struct zq_rows normed = {.f = s->ops.plugin ? s->attended.f : last, .ld = c->width}; /* on a device: where there is room */
     if (m->final_norm.gamma)
-        zq_norm_run(&s->ops, &m->final_norm, c->arch->rms, (float)c->norm_eps, s->x.f, c->width, s->n_tokens, c->width,
-                    (struct zq_rows){.f = last, .ld = c->width}, (struct zq_forms){.f = true});
-    else memcpy(last, s->x.f, s->n_tokens * c->width * sizeof(float));
+        zq_norm_run(&s->ops, &m->final_norm, c->arch->rms, (float)c->norm_eps, s->x.f, c->width, s->n_tokens, c->width, normed,
+                    (struct zq_forms){.f = true});
+    else normed.f = s->x.f;
+    if (normed.f != last) zq_session_fetch(s, last, normed.f, s->n_tokens * c->width);
 }
 
 void zq_heads_forward(struct zq_session *s, const zq_input *inputs, size_t n_inputs)

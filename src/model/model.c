@@ -2,6 +2,7 @@
 #include "model/model.h"
 
 #include "base/alloc.h"
+#include "cuda/layout.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -68,6 +69,8 @@ static zq_status read_all(struct zq_model *m, const zq_open_options *options, zq
     unsigned levels = 0;
     zq_status st = zq_levels_detect(&levels, err);
     zq_kernels_init(&m->kernels, levels);
+    if (!st) st = zq_device_open(&m->device, options->device, err);
+    if (m->device) zq_device_layouts(&m->kernels);
     if (!st) st = zq_checkpoint_open(&m->ckpt, m->dir, err);
     if (!st) st = zq_config_read(&m->config, m->ckpt->config, config_path, err);
     if (!st) st = zq_compressed_parse(&m->compressed, m->ckpt->config, config_path, err);
@@ -97,25 +100,25 @@ zq_status zq_model_open(zq_model **out, const char *dir, const zq_open_options *
     return ZQ_OK;
 }
 
-static void free_norm(struct zq_norm_weights *n)
+static void free_norm(const struct zq_model *m, struct zq_norm_weights *n)
 {
-    zq_free(n->gamma);
-    zq_free(n->beta);
+    zq_device_free(m->device, n->gamma);
+    zq_device_free(m->device, n->beta);
 }
 
 void zq_model_close(zq_model *m)
 {
     if (!m) return;
     for (size_t l = 0; m->blocks && l < m->config.n_layers; l++) {
-        free_norm(&m->blocks[l].norm1);
-        free_norm(&m->blocks[l].norm2);
+        free_norm(m, &m->blocks[l].norm1);
+        free_norm(m, &m->blocks[l].norm2);
         for (int r = 0; r < ZQ_N_LINEARS; r++) zq_linear_free(&m->blocks[l].linear[r]);
     }
     struct zq_linear *const around[] = {&m->project_in, &m->project_out, &m->head, &m->pooler, &m->classifier, &m->mlm_dense};
     for (size_t i = 0; i < ZQ_LEN(around); i++) zq_linear_free(around[i]);
-    free_norm(&m->embed_norm);
-    free_norm(&m->final_norm);
-    free_norm(&m->mlm_norm);
+    free_norm(m, &m->embed_norm);
+    free_norm(m, &m->final_norm);
+    free_norm(m, &m->mlm_norm);
     for (size_t i = 0; m->labels && i < m->config.n_labels; i++) zq_free(m->labels[i]);
     zq_free(m->labels);
     zq_free(m->blocks);
@@ -124,6 +127,7 @@ void zq_model_close(zq_model *m)
     zq_modules_free(&m->modules);
     zq_compressed_free(m->compressed);
     zq_checkpoint_close(m->ckpt);
+    zq_device_close(m->device);
     zq_free(m->dir);
     zq_free(m);
 }

@@ -19,6 +19,7 @@ struct zq_model {
     struct zq_modules modules;
     struct zq_stored *stored;         /* [modules.n] */
     struct zq_kernels kernels;
+    struct zq_device *device;         /* NULL: weights lie here; else those that operators read lie there */
     bool blas;                        /* float products go through BLAS */
     bool ready;                       /* packed: sessions may run it */
 

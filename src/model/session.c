@@ -24,12 +24,12 @@ static void *carve(struct carver *c, size_t n, size_t item_bytes)
     return p;
 }
 
-static struct zq_rows carve_rows(struct carver *c, size_t n, size_t width, bool codes)
+static struct zq_rows carve_rows(const struct zq_session *s, struct carver *c, size_t n, size_t width, bool codes)
 {
     struct zq_rows r = {.ld = width};
     r.f = carve(c, n * width, sizeof(float));
     if (codes) {
-        r.q = carve(c, n * width, 1);
+        r.q = carve(c, n * zq_codes_ld(s->ops.plugin, width), 1);
         r.scale = carve(c, n, sizeof(float));
     }
     return r;
@@ -67,32 +67,40 @@ static size_t thread_floats(const struct zq_model *m)
     return (n + 15) / 16 * 16;
 }
 
-static void carve_activations(struct zq_session *s, struct carver *c)
+/* c: where operators run; here: what this processor reads and writes. They are the same without a device. */
+static void carve_activations(struct zq_session *s, struct carver *c, struct carver *here)
 {
     const struct zq_model *m = s->model;
     const struct zq_config *g = &m->config;
     const size_t T = s->max_batch_tokens, R = s->max_logit_rows, D = g->width;
+    const size_t row_bytes = (g->kind == ZQ_ENCODER_CLASSIFY ? g->n_labels : g->vocab) * sizeof(float);
     const bool attention_q = all_forms(m, offsetof(struct zq_block, attention_in)).q, ffn_q = all_forms(m, offsetof(struct zq_block, ffn_in)).q;
     const bool post = g->norm == ZQ_NORM_POST;
-    s->x = carve_rows(c, T, D, post && (attention_q || ffn_q));
+    s->x = carve_rows(s, c, T, D, post && (attention_q || ffn_q));
     if (zq_linear_exists(&m->project_in)) s->embedded = carve(c, T * g->embed_width, sizeof(float));
-    if (!post) s->h = carve_rows(c, T, D, attention_q || ffn_q);
-    if (g->norm == ZQ_NORM_PARALLEL && m->blocks[0].norm2.gamma) s->h2 = carve_rows(c, T, D, ffn_q);
+    if (!post) s->h = carve_rows(s, c, T, D, attention_q || ffn_q);
+    if (g->norm == ZQ_NORM_PARALLEL && m->blocks[0].norm2.gamma) s->h2 = carve_rows(s, c, T, D, ffn_q);
     s->ld_qkv = (g->n_heads + 2 * g->n_kv_heads) * g->head_dim;
     s->qkv = carve(c, T * s->ld_qkv, sizeof(float));
-    s->attended = carve_rows(c, T, g->n_heads * g->head_dim, all_forms(m, offsetof(struct zq_block, o_in)).q);
-    s->ffn = carve_rows(c, T, g->ffn_width, all_forms(m, offsetof(struct zq_block, down_in)).q);
+    s->attended = carve_rows(s, c, T, g->n_heads * g->head_dim, all_forms(m, offsetof(struct zq_block, o_in)).q);
+    s->ffn = carve_rows(s, c, T, g->ffn_width, all_forms(m, offsetof(struct zq_block, down_in)).q);
     if (g->gated) s->gate = carve(c, T * g->ffn_width, sizeof(float));
-    s->selected = carve_rows(c, R, D, true);
-    s->transformed = carve_rows(c, R, D, true);
+    s->selected = carve_rows(s, c, R, D, true);
+    s->transformed = carve_rows(s, c, R, D, true);
     if (zq_linear_exists(&m->project_out)) s->projected = carve(c, R * g->embed_width, sizeof(float));
-    if (g->kind != ZQ_ENCODER) s->logits = carve(c, R, (g->kind == ZQ_ENCODER_CLASSIFY ? g->n_labels : g->vocab) * sizeof(float));
-    if (s->keep_hidden) s->hidden = carve(c, (g->n_layers + 1) * T * D, sizeof(float));
-    s->codes = carve(c, max_size(D, g->embed_width), 1);
-    s->row = carve(c, D, sizeof(float));
+    if (g->kind != ZQ_ENCODER) s->logits = carve(c, R, row_bytes);
+    s->host_logits = s->logits;
+    s->host_x = NULL;
+    if (c != here) {
+        if (g->kind != ZQ_ENCODER) s->host_logits = carve(here, R, row_bytes);
+        s->host_x = carve(here, T * max_size(D, g->embed_width), sizeof(float));
+    }
+    if (s->keep_hidden) s->hidden = carve(here, (g->n_layers + 1) * T * D, sizeof(float));
+    s->codes = carve(here, max_size(D, g->embed_width), 1);
+    s->row = carve(here, D, sizeof(float));
 }
 
-static void carve_state(struct zq_session *s, struct carver *c)
+static void carve_state(struct zq_session *s, struct carver *c, struct carver *here)
 {
     const struct zq_config *g = &s->model->config;
     const size_t floats_per_position = g->n_kv_heads * g->head_dim;
@@ -102,12 +110,12 @@ static void carve_state(struct zq_session *s, struct carver *c)
     s->kv = carve(c, causal ? s->n_sequences * g->n_layers * 2 : 2, s->kv_floats * sizeof(float));
     s->cos = carve(c, s->max_length * (g->n_rotated / 2), sizeof(float));
     s->sin = carve(c, s->max_length * (g->n_rotated / 2), sizeof(float));
-    s->lengths = carve(c, s->n_sequences, sizeof *s->lengths);
-    s->spans = carve(c, s->n_sequences, sizeof *s->spans);
-    s->slots = carve(c, s->n_sequences, sizeof *s->slots);
-    s->tiles = carve(c, s->max_batch_tokens / 16 + 2 * s->n_sequences, sizeof *s->tiles);
-    s->ops.thread_floats = thread_floats(s->model);
-    s->ops.scratch = carve(c, (size_t)zq_team_size(s->ops.team) * s->ops.thread_floats, sizeof(float));
+    s->lengths = carve(here, s->n_sequences, sizeof *s->lengths);
+    s->spans = carve(here, s->n_sequences, sizeof *s->spans);
+    s->slots = carve(here, s->n_sequences, sizeof *s->slots);
+    s->tiles = carve(here, s->max_batch_tokens / 16 + 2 * s->n_sequences, sizeof *s->tiles);
+    s->ops.thread_floats = s->ops.plugin ? 0 : thread_floats(s->model);
+    s->ops.scratch = carve(here, (size_t)zq_team_size(s->ops.team) * s->ops.thread_floats, sizeof(float));
 }
 
 static zq_status resolve(struct zq_session *s, const zq_session_options *o, zq_error *err)
@@ -125,7 +133,50 @@ static zq_status resolve(struct zq_session *s, const zq_session_options *o, zq_e
     s->max_logit_rows = max_size(o->max_logit_rows, s->n_sequences);
     s->keep_hidden = o->keep_hidden;
     s->ops = (struct zq_ops){.kernels = &s->model->kernels, .team = zq_team_create(zq_thread_count(o->n_threads))};
-    return s->ops.team ? ZQ_OK : zq_fail(err, ZQ_ENOMEM, "%s: no memory for threads", s->model->dir);
+    if (!s->ops.team) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for threads", s->model->dir);
+    const struct zq_device *device = s->model->device;
+    char why[256];
+    if (!device) return ZQ_OK;
+    s->ops.plugin = device->plugin;
+    if (device->plugin->open(&s->ops.queue, device->index, 0, why, sizeof why)) return zq_fail(err, ZQ_EUNSUPPORTED, "%s", why);
+    return ZQ_OK;
+}
+
+static zq_status take_memory(struct zq_session *s, zq_error *err)
+{
+    const struct zq_ops *ops = &s->ops;
+    struct carver c = {0}, apart = {0}, *here = ops->plugin ? &apart : &c;
+    carve_activations(s, &c, here);
+    carve_state(s, &c, here);
+    const bool overflow = c.overflow || here->overflow;
+    s->memory = overflow ? NULL : ops->plugin ? ops->plugin->alloc(ops->queue, c.used) : zq_alloc(c.used);
+    if (ops->plugin && s->memory) s->host_memory = zq_alloc(apart.used);
+    if (!s->memory || (ops->plugin && !s->host_memory))
+        return zq_fail(err, ZQ_ENOMEM, "%s: no memory for a session of %zu MiB", s->model->dir, (c.used + apart.used) >> 20);
+    c = (struct carver){.base = s->memory};
+    apart = (struct carver){.base = s->host_memory};
+    carve_activations(s, &c, here);
+    carve_state(s, &c, here);
+    return ZQ_OK;
+}
+
+/* Rotary tables, computed here wherever they are read. */
+static zq_status make_tables(struct zq_session *s, zq_error *err)
+{
+    const struct zq_config *c = &s->model->config;
+    const size_t n = s->max_length * (c->n_rotated / 2);
+    if (!n) return ZQ_OK;
+    if (!s->ops.plugin) {
+        zq_rotary_tables(c, s->max_length, s->cos, s->sin);
+        return ZQ_OK;
+    }
+    float *tables = zq_alloc_array(2 * n, sizeof *tables);
+    if (!tables) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for rotary tables", s->model->dir);
+    zq_rotary_tables(c, s->max_length, tables, tables + n);
+    s->ops.plugin->upload(s->ops.queue, s->cos, tables, n * sizeof *tables);
+    s->ops.plugin->upload(s->ops.queue, s->sin, tables + n, n * sizeof *tables);
+    zq_free(tables);
+    return ZQ_OK;
 }
 
 zq_status zq_session_create(zq_session **out, const zq_model *model, const zq_session_options *options, zq_error *err)
@@ -137,22 +188,13 @@ zq_status zq_session_create(zq_session **out, const zq_model *model, const zq_se
     if (!s) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for a session", model->dir);
     s->model = model;
     zq_status st = resolve(s, options ? options : &defaults, err);
-    struct carver c = {0};
-    if (!st) {
-        carve_activations(s, &c);
-        carve_state(s, &c);
-        s->memory = c.overflow ? NULL : zq_alloc(c.used);
-        if (!s->memory) st = zq_fail(err, ZQ_ENOMEM, "%s: no memory for a session of %zu MiB", model->dir, c.used >> 20);
-    }
+    if (!st) st = take_memory(s, err);
+    if (!st) st = make_tables(s, err);
     if (st) {
         zq_session_close(s);
         return st;
     }
-    c = (struct carver){.base = s->memory};
-    carve_activations(s, &c);
-    carve_state(s, &c);
     memset(s->lengths, 0, s->n_sequences * sizeof *s->lengths);
-    if (model->config.n_rotated) zq_rotary_tables(&model->config, s->max_length, s->cos, s->sin);
     *out = s;
     return ZQ_OK;
 }
@@ -161,7 +203,12 @@ void zq_session_close(zq_session *s)
 {
     if (!s) return;
     zq_team_free(s->ops.team);
-    zq_free(s->memory);
+    if (!s->ops.plugin) zq_free(s->memory);
+    else if (s->ops.queue) {
+        s->ops.plugin->free(s->ops.queue, s->memory);
+        s->ops.plugin->close(s->ops.queue);
+    }
+    zq_free(s->host_memory);
     zq_free(s);
 }
 
@@ -220,6 +267,23 @@ static void plan_step(struct zq_session *s, const zq_input *inputs, size_t n_inp
     }
 }
 
+void zq_session_fetch(const struct zq_session *s, float *to, const float *from, size_t n)
+{
+    if (s->ops.plugin) s->ops.plugin->download(s->ops.queue, to, from, n * sizeof *to);
+    else memcpy(to, from, n * sizeof *to);
+}
+
+/* Brings back what callers read, and says what went wrong, if something did. */
+static const char *finish_on_device(struct zq_session *s)
+{
+    const struct zq_config *c = &s->model->config;
+    if (!s->ops.plugin) return NULL;
+    if (s->n_logit_rows)
+        zq_session_fetch(s, s->host_logits, s->logits, s->n_logit_rows * (c->kind == ZQ_ENCODER_CLASSIFY ? c->n_labels : c->vocab));
+    if (!c->arch->causal) zq_session_fetch(s, s->host_x, s->x.f, s->n_tokens * c->width);
+    return s->ops.plugin->finish(s->ops.queue);
+}
+
 zq_status zq_session_step(zq_session *s, const zq_input *inputs, size_t n_inputs, zq_error *err)
 {
     const struct zq_config *c = &s->model->config;
@@ -230,10 +294,16 @@ zq_status zq_session_step(zq_session *s, const zq_input *inputs, size_t n_inputs
     zq_embed_inputs(s, inputs, n_inputs);
     for (size_t layer = 0; layer < c->n_layers; layer++) {
         if (s->keep_hidden)
-            memcpy(s->hidden + layer * s->max_batch_tokens * c->width, s->x.f, s->n_tokens * c->width * sizeof(float));
+            zq_session_fetch(s, s->hidden + layer * s->max_batch_tokens * c->width, s->x.f, s->n_tokens * c->width);
         zq_block_forward(s, layer, n_inputs);
     }
     zq_heads_forward(s, inputs, n_inputs);
+    const char *failure = finish_on_device(s);
+    if (failure) {
+        zq_alloc_thaw();
+        s->n_tokens = s->n_logit_rows = 0;
+        return zq_fail(err, ZQ_EIO, "%s: %s", s->model->dir, failure);
+    }
     for (size_t i = 0; i < n_inputs; i++) s->lengths[s->slots[i]] = s->spans[i].n_keys;
     zq_alloc_thaw();
     return ZQ_OK;
@@ -242,7 +312,7 @@ zq_status zq_session_step(zq_session *s, const zq_input *inputs, size_t n_inputs
 const float *zq_session_logits(const zq_session *s, size_t *n_rows)
 {
     if (n_rows) *n_rows = s->n_logit_rows;
-    return s->n_logit_rows ? s->logits : NULL;
+    return s->n_logit_rows ? s->host_logits : NULL;
 }
 
 const float *zq_session_hidden(const zq_session *s, size_t layer, size_t *n_tokens)
@@ -251,7 +321,7 @@ const float *zq_session_hidden(const zq_session *s, size_t layer, size_t *n_toke
     if (n_tokens) *n_tokens = s->n_tokens;
     if (layer > c->n_layers || !s->n_tokens) return NULL;
     if (s->keep_hidden) return s->hidden + layer * s->max_batch_tokens * c->width;
-    return layer == c->n_layers && !c->arch->causal ? s->x.f : NULL;
+    return layer == c->n_layers && !c->arch->causal ? s->host_x ? s->host_x : s->x.f : NULL;
 }
 
 size_t zq_session_length(const zq_session *s, size_t sequence)

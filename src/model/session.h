@@ -30,6 +30,9 @@ struct zq_session {
     struct zq_rows selected, transformed; /* [R, D]: what heads read */
     float *projected;        /* [R, embed_width], only with project_out */
     float *logits;           /* [R, n_outputs] */
+    float *host_logits;      /* the same here, where operators run on a device; else logits */
+    float *host_x;           /* [T, max(width, embed_width)] here: embeddings on their way in, last hidden states on theirs out; else NULL */
+    void *host_memory;       /* of what stays here while `memory` is on a device */
     float *hidden;           /* [n_layers + 1, T, D] with keep_hidden */
     int8_t *codes;           /* [max(width, embed_width)] scratch of one embedding row */
     float *row;              /* [width] */
@@ -54,6 +57,9 @@ void zq_embed_inputs(struct zq_session *s, const zq_input *inputs, size_t n_inpu
 
 /* Final norm and the head of the model: fills hidden[n_layers] if kept, and the logits. */
 void zq_heads_forward(struct zq_session *s, const zq_input *inputs, size_t n_inputs);
+
+/* Copies n floats that operators made to memory of this processor. */
+void zq_session_fetch(const struct zq_session *s, float *to, const float *from, size_t n);
 
 /* cos and sin tables [n_positions, n_rotated / 2] of a configuration. The same bits on every machine: own reduction and
  * polynomials in double, rounded to float once. */

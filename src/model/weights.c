@@ -208,7 +208,7 @@ zq_status zq_linear_make(struct zq_linear *out, const struct zq_stored *w, const
 {
     enum { MAX_COLS = 131072 }; /* int32 sums of 127 * 128 products stay exact, see kernels.h */
     struct zq_linear l = {
-        .spec = w->spec, .transposed = w->transposed,
+        .device = NULL, .spec = w->spec, .transposed = w->transposed,
         .w = {.n_rows = w->n_rows, .n_cols = w->n_cols, .k_group = w->spec.k_group, .dtype = w->weight->dtype},
     };
     zq_status st = ZQ_OK;
@@ -217,6 +217,8 @@ zq_status zq_linear_make(struct zq_linear *out, const struct zq_stored *w, const
     if (!st && packing->blas) l.stored = w->weight->bytes;
     else if (!st) l.gemm = choose_kernel(packing->kernels, w->spec);
     if (!st && l.gemm && packing->pack) st = pack(&l, w, packing, err);
+    if (!st && l.w.packed) st = zq_device_take(packing->device, &l.w.packed, l.gemm->packed_bytes(&l.w), err);
+    if (!st) l.device = packing->device;
     if (st) zq_linear_free(&l);
     *out = l;
     return st;
@@ -224,7 +226,7 @@ zq_status zq_linear_make(struct zq_linear *out, const struct zq_stored *w, const
 
 void zq_linear_free(struct zq_linear *l)
 {
-    zq_free(l->w.packed);
-    zq_free(l->bias);
+    zq_device_free(l->device, l->w.packed);
+    zq_device_free(l->device, l->bias);
     *l = (struct zq_linear){0};
 }

@@ -35,6 +35,7 @@ struct zq_packing {
     const struct zq_kernels *kernels;
     int n_threads;
     bool pack;
+    const struct zq_device *device; /* where packed weights go; NULL: they stay here */
     bool blas; /* float maps go through BLAS: the model has no integer codes */
 };
 zq_status zq_linear_make(struct zq_linear *out, const struct zq_stored *w, const struct zq_packing *packing, zq_error *err);

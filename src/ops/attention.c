@@ -61,8 +61,35 @@ static void attend_range(void *work, size_t begin, size_t end, int thread)
     }
 }
 
+/* One launch per sequence. Decoding many sequences at once would want one for all of them. */
+static void attend_on_device(const struct zq_ops *ops, const struct zq_attention *a, struct zq_rows out)
+{
+    size_t n_spans = 0;
+    for (size_t row = 0; row < a->n_tokens; row += a->spans[n_spans++].n_tokens) {
+        const struct zq_span *s = &a->spans[n_spans];
+        const struct zq_keep keep = {
+            .qkv = a->qkv + s->row * a->ld_qkv, .ld = a->ld_qkv, .n_tokens = s->n_tokens, .position = s->position,
+            .heads = a->heads, .rotary = a->rotary, .kv = s->kv,
+        };
+        const struct zq_attend attend = {
+            .qkv = keep.qkv, .ld = a->ld_qkv, .n_tokens = s->n_tokens, .position = s->position, .n_keys = s->n_keys,
+            .window = a->window, .causal = a->causal, .scale = a->scale, .heads = a->heads, .kv = s->kv,
+            .out = out.f + s->row * out.ld, .ld_out = out.ld,
+        };
+        ops->plugin->keep(ops->queue, &keep);
+        ops->plugin->attend(ops->queue, &attend);
+    }
+}
+
 void zq_attention_run(const struct zq_ops *ops, const struct zq_attention *a, struct zq_rows out, struct zq_forms forms)
 {
+    if (ops->plugin) {
+        attend_on_device(ops, a, out);
+        if (forms.q)
+            zq_activate_run(ops, ZQ_ACT_NONE, out.f, NULL, out.ld, a->n_tokens, a->heads.n_heads * a->heads.head_dim, out,
+                            (struct zq_forms){.q = true});
+        return;
+    }
     const int n_threads = zq_team_size(ops->team);
     const bool few = a->n_tiles < 4 * (size_t)n_threads && n_threads > 1;
     struct attention_work work = {ops, a, out, forms, few ? a->heads.n_kv_heads : 1};

@@ -96,6 +96,13 @@ static void blas_range(void *work, size_t begin, size_t end, int thread)
 }
 #endif
 
+static enum zq_device_format device_format(struct zq_spec s)
+{
+    if (s.w_bits == 16) return ZQ_DEVICE_FLOAT;
+    if (s.a_bits == 8) return s.w_bits == 8 ? ZQ_DEVICE_W8A8 : ZQ_DEVICE_W4A8;
+    return s.w_bits == 8 ? ZQ_DEVICE_W8A16 : ZQ_DEVICE_W4A16;
+}
+
 void zq_linear_run(const struct zq_ops *ops, const struct zq_linear *l, struct zq_rows x, size_t n, const float *residual, float *out, size_t ld_out)
 {
     if (!n) return;
@@ -113,6 +120,11 @@ void zq_linear_run(const struct zq_ops *ops, const struct zq_linear *l, struct z
               .out = out,
               .ld_out = ld_out},
     };
+    if (ops->plugin) {
+        if (l->spec.a_bits == 8) work.p.ld_x = zq_codes_ld(ops->plugin, x.ld);
+        ops->plugin->product(ops->queue, &work.p, device_format(l->spec));
+        return;
+    }
     if (l->gemm) {
         zq_team_run(ops->team, l->w.n_rows, l->gemm->row_tile, packed_range, &work);
         return;

@@ -4,22 +4,29 @@
 #define ZQ_OPS_OPS_H
 
 #include "base/threads.h"
-#include "kernels/kernels.h"
+#include "cuda/load.h"
 
 struct zq_ops {
     const struct zq_kernels *kernels;
     struct zq_team *team;
     float *scratch;         /* [team size][thread_floats], aligned to 64 */
     size_t thread_floats;   /* >= zq_ops_thread_floats() of every operator used */
+    const struct zq_plugin *plugin; /* NULL: this processor; else all arrays lie on a device, and work is queued */
+    struct zq_queue *queue;
 };
 
 /* Rows of activations in the forms the next operator may want: float, INT8 with one scale per row, or both. */
 struct zq_rows {
     float *f;     /* [n, ld] or NULL */
-    int8_t *q;    /* [n, ld] or NULL */
+    int8_t *q;    /* [n, zq_codes_ld(ld)] or NULL */
     float *scale; /* [n], with q */
     size_t ld;
 };
+/* Row stride of INT8 codes beside floats of stride ld: the same, but on a device a multiple of what its copies move. */
+static inline size_t zq_codes_ld(const struct zq_plugin *plugin, size_t ld)
+{
+    return plugin ? (ld + ZQ_DEVICE_ALIGN - 1) / ZQ_DEVICE_ALIGN * ZQ_DEVICE_ALIGN : ld;
+}
 
 /* Which forms are wanted. */
 struct zq_forms {
@@ -34,6 +41,7 @@ struct zq_linear {
     const uint8_t *stored;       /* BLAS: values of w.dtype, [n_rows, n_cols] or transposed, in the mapped file */
     bool transposed;
     float *bias;                 /* [n_rows] or NULL */
+    const struct zq_device *device; /* where w.packed and bias lie; NULL: here */
 };
 static inline bool zq_linear_exists(const struct zq_linear *l) { return l->w.n_rows != 0; }
 

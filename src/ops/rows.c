@@ -1,9 +1,10 @@
 /* Row operators: each row is one output unit, so any cut into threads gives the same bits. */
 #include "ops/ops.h"
 
-static struct zq_rows_out wanted(struct zq_rows r, struct zq_forms forms)
+static struct zq_rows_out wanted(const struct zq_ops *ops, struct zq_rows r, struct zq_forms forms)
 {
-    return (struct zq_rows_out){.f = forms.f ? r.f : NULL, .q = forms.q ? r.q : NULL, .scale = r.scale, .ld_f = r.ld, .ld_q = r.ld};
+    return (struct zq_rows_out){.f = forms.f ? r.f : NULL, .q = forms.q ? r.q : NULL, .scale = r.scale,
+                                 .ld_f = r.ld, .ld_q = zq_codes_ld(ops->plugin, r.ld)};
 }
 
 struct norm_work {
@@ -23,9 +24,10 @@ void zq_norm_run(const struct zq_ops *ops, const struct zq_norm_weights *w, bool
 {
     struct norm_work work = {
         ops->kernels,
-        {.x = x, .ld_x = ld_x, .n = n, .gamma = w->gamma, .beta = w->beta, .eps = eps, .rms = rms, .out = wanted(out, forms)},
+        {.x = x, .ld_x = ld_x, .n = n, .gamma = w->gamma, .beta = w->beta, .eps = eps, .rms = rms, .out = wanted(ops, out, forms)},
     };
-    zq_team_run(ops->team, n_rows, 8, norm_range, &work);
+    if (ops->plugin) ops->plugin->norm(ops->queue, &work.args, n_rows);
+    else zq_team_run(ops->team, n_rows, 8, norm_range, &work);
 }
 
 struct activate_work {
@@ -45,7 +47,8 @@ void zq_activate_run(const struct zq_ops *ops, enum zq_activation act, const flo
 {
     struct activate_work work = {
         ops->kernels,
-        {.x = x, .times = times, .ld_x = ld, .ld_times = ld, .n = n, .act = act, .out = wanted(out, forms)},
+        {.x = x, .times = times, .ld_x = ld, .ld_times = ld, .n = n, .act = act, .out = wanted(ops, out, forms)},
     };
-    zq_team_run(ops->team, n_rows, 4, activate_range, &work);
+    if (ops->plugin) ops->plugin->activate(ops->queue, &work.args, n_rows);
+    else zq_team_run(ops->team, n_rows, 4, activate_range, &work);
 }

@@ -1,0 +1,87 @@
+/* Opens plug-ins with dlopen: beside the program or library that asks (a build tree), where it was installed, then wherever the
+ * system's linker looks. A name without its plug-in, or a plug-in without its GPU, is one sentence. */
+#define _GNU_SOURCE /* dladdr */
+#include "cuda/load.h"
+
+#include "base/alloc.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void *open_in(const char *folder, size_t n, const char *file)
+{
+    char path[4096];
+    const int length = snprintf(path, sizeof path, "%.*s%s", (int)n, folder, file);
+    return length < 0 || (size_t)length >= sizeof path ? NULL : dlopen(path, RTLD_NOW | RTLD_LOCAL);
+}
+
+static void *find_plugin(const char *file)
+{
+    Dl_info here = {0};
+    void *library = NULL;
+    char program[4096] = "";
+    if (dladdr((void *)(uintptr_t)find_plugin, &here) && here.dli_fname) snprintf(program, sizeof program, "%s", here.dli_fname);
+    const char *slash = strrchr(program, '/');
+    if (slash) library = open_in(program, (size_t)(slash - program) + 1, file);
+    if (!library) library = open_in(ZQ_PLUGIN_DIR "/", sizeof ZQ_PLUGIN_DIR, file);
+    return library ? library : dlopen(file, RTLD_NOW | RTLD_LOCAL);
+}
+
+static zq_status open_plugin(struct zq_device *d, const char *name, const char *file, zq_error *err)
+{
+    char why[256] = "";
+    zq_plugin_fn *entry = NULL;
+    d->library = find_plugin(file);
+    if (!d->library) return zq_fail(err, ZQ_EUNSUPPORTED, "device %s needs the plug-in %s, which cannot be opened", name, file);
+    *(void **)(void *)&entry = dlsym(d->library, "zq_device_plugin");
+    if (!entry || entry()->version != ZQ_PLUGIN_VERSION)
+        return zq_fail(err, ZQ_EUNSUPPORTED, "device %s: %s is of another version of this library", name, file);
+    d->plugin = entry();
+    if (d->plugin->open(&d->queue, d->index, 0, why, sizeof why)) return zq_fail(err, ZQ_EUNSUPPORTED, "device %s: %s", name, why);
+    return ZQ_OK;
+}
+
+zq_status zq_device_open(struct zq_device **out, const char *name, zq_error *err)
+{
+    *out = NULL;
+    if (!name || !strcmp(name, "cpu")) return ZQ_OK;
+    const bool host = !strcmp(name, "cuda-host");
+    char *end = NULL;
+    const unsigned long index = !strncmp(name, "cuda:", 5) && name[5] >= '0' && name[5] <= '9' ? strtoul(name + 5, &end, 10) : 0;
+    if (!host && strcmp(name, "cuda") && (!end || *end || index > 1023))
+        return zq_fail(err, ZQ_EINVAL, "unknown device %s; valid are cpu, cuda, cuda:N and cuda-host", name);
+    struct zq_device *d = zq_alloc_zero(sizeof *d);
+    if (!d) return zq_fail(err, ZQ_ENOMEM, "no memory for device %s", name);
+    d->index = (int)index;
+    const zq_status st = open_plugin(d, name, host ? "libzq_cuda_host.so" : "libzq_cuda.so", err);
+    if (st) zq_device_close(d);
+    else *out = d;
+    return st;
+}
+
+void zq_device_close(struct zq_device *d)
+{
+    if (!d) return;
+    if (d->queue) d->plugin->close(d->queue);
+    if (d->library) dlclose(d->library);
+    zq_free(d);
+}
+
+zq_status zq_device_take(const struct zq_device *d, void **p, size_t n_bytes, zq_error *err)
+{
+    if (!d || !*p) return ZQ_OK;
+    void *there = d->plugin->alloc(d->queue, n_bytes);
+    if (!there) return zq_fail(err, ZQ_ENOMEM, "no memory on the device for %zu bytes", n_bytes);
+    d->plugin->upload(d->queue, there, *p, n_bytes);
+    zq_free(*p);
+    *p = there;
+    return ZQ_OK;
+}
+
+void zq_device_free(const struct zq_device *d, void *p)
+{
+    if (d) d->plugin->free(d->queue, p);
+    else zq_free(p);
+}

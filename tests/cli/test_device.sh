@@ -1,0 +1,48 @@
+# --device: whole models on the simulated GPU give the bits of the processor, family by family, and everything that cannot run says so
+# in one sentence.
+. tests/cli/check.sh
+
+run "$zq" forward $model --ids 1,2 -o "$tmp/x" --device cuda:one
+expect_error "unknown device" 2 "cuda:one"
+run env CUDA_VISIBLE_DEVICES= "$zq" forward $model --ids 1,2 -o "$tmp/x" --device cuda
+expect_error "no GPU, or no plug-in" 5 "device cuda"
+if [ ! -e "$build/libzq_cuda_host.so" ]; then
+    run "$zq" forward $model --ids 1,2 -o "$tmp/x" --device cuda-host
+    expect_error "no plug-in" 5 "libzq_cuda_host.so"
+    skip "the rest" "no C++ compiler, so no simulated device"
+    finish
+fi
+run "$zq" forward $model --ids 1,2 -o "$tmp/x" --device cuda-host
+expect_error "float model on the simulated device" 5 "not quantized"
+need_shared models
+
+# same_bits MODEL SCHEME IDS: logits and hidden states of every layer
+same_bits() {
+    "$zq" quantize "$shared/models/$1" -o "$tmp/q" --scheme "$2" --force --quiet > /dev/null 2>&1
+    "$zq" forward "$tmp/q" --ids "$3" --hidden -o "$tmp/here" --quiet
+    run "$zq" forward "$tmp/q" --ids "$3" --hidden -o "$tmp/there" --device cuda-host
+    expect_code "$1 $2 runs" 0
+    expect_same "$1 $2: the same bits" "$tmp/here" "$tmp/there"
+}
+for family in bert gptj neox opt llama mistral qwen2; do same_bits $family w8a8 1,5,9,4,7,3,2,8; done
+same_bits neox w4a8 1,5,9
+same_bits llama w8a16 1,5,9
+same_bits gptj w4a16 1,5,9
+same_bits opt w4/8a8 1,5,9,4,1,7
+same_bits bert w8a8/16 1,5,9,4,1,7
+
+# sixteen ids for the sanitized program, whose simulator is slow
+limit=512 window=256
+if sanitized; then limit=32 window=16; fi
+nll() { sed -n 's/.*"nll": \([0-9.]*\),.*/\1/p' "$1"; }
+for scheme in w8a8 w4a8; do
+    "$zq" quantize "$shared/models/stories260k" -o "$tmp/q" --scheme $scheme --force --quiet > /dev/null 2>&1
+    "$zq" eval "$tmp/q" --text "$shared/models/stories260k/test.txt" --limit $limit --window $window --json --quiet > "$tmp/here"
+    run "$zq" eval "$tmp/q" --text "$shared/models/stories260k/test.txt" --limit $limit --window $window --json --quiet --device cuda-host
+    expect_code "eval $scheme" 0
+    expect "eval $scheme: nll $(nll "$stdout") is the processor's" [ -n "$(nll "$stdout")" -a "$(nll "$stdout")" = "$(nll "$tmp/here")" ]
+done
+"$zq" generate "$tmp/q" -p 'Once upon a time' -n 8 --quiet > "$tmp/here" 2> /dev/null
+run "$zq" generate "$tmp/q" -p 'Once upon a time' -n 8 --quiet --device cuda-host
+expect_same "decoding token by token" "$tmp/here" "$stdout"
+finish
