@@ -1,5 +1,5 @@
 #!/bin/sh
-# Quantizes the bundled model in two ways and shows what that costs and gains: one table, and a paragraph by each model.
+# Quantizes the bundled model in three ways and shows what that costs and gains: one table, and a paragraph by each model.
 set -eu
 cd "$(dirname "$0")"
 
@@ -29,7 +29,7 @@ row() {
     kl=$(field kl "$out/$1.eval")
     echo "$2 $(field file_bytes "$out/$1.inspect") $(field bits_per_weight "$out/$1.inspect") $(field ppl "$out/$1.eval")" \
          "${kl:--} $(fastest prompt_tokens_per_s "$1") $(fastest decode_tokens_per_s "$1")" |
-        awk '{ printf "%-10s %9.2f MB %12.2f %12.3f %14s %16.0f %16.0f\n", $1, $2 / 1e6, $3, $4, $5 == "-" ? "-" : sprintf("%.5f", $5), $6, $7 }'
+        awk '{ printf "%-12s %9.2f MB %12.2f %12.3f %14s %16.0f %16.0f\n", $1, $2 / 1e6, $3, $4, $5 == "-" ? "-" : sprintf("%.5f", $5), $6, $7 }'
 }
 
 paragraph() {
@@ -51,24 +51,30 @@ for scheme in w8a8 w4/8a8; do
     echo "== zq quantize $model --scheme $scheme"
     build/zq quantize $model -o "$out/$(echo $scheme | tr -d /)" --scheme $scheme --force
 done
+echo
+echo "== zq quantize $model --scheme w4/8a8 --lkd fast"
+build/zq quantize $model -o "$out/fast" --scheme w4/8a8 --lkd fast --force
 
 echo
 echo "== measuring"
 measure $model original
 measure $out/w8a8 w8a8 --against $model
 measure $out/w48a8 w48a8 --against $model
+measure $out/fast fast --against $model
 
 echo
 echo "File size of the tensors, bits per weight inside the blocks, perplexity on held-out text ($text),"
 echo "KL divergence to the original in nats per token, and tokens per second on $(nproc) cores."
 echo
-printf '%-10s %12s %12s %12s %14s %16s %16s\n' model "file size" bits/weight perplexity "KL divergence" "prompt tokens/s" "decode tokens/s"
+printf '%-12s %12s %12s %12s %14s %16s %16s\n' model "file size" bits/weight perplexity "KL divergence" "prompt tokens/s" "decode tokens/s"
 row original original
 row w8a8 W8A8
 row w48a8 W4/8A8
+row fast W4/8A8+LKD
 
 echo
 echo "== zq generate -p \"$prompt\" --temperature 0.7 --top-k 40 --seed 5"
 paragraph original: $model
 paragraph W8A8: $out/w8a8
 paragraph W4/8A8: $out/w48a8
+paragraph "W4/8A8 distilled on its own text (--lkd fast):" $out/fast

@@ -363,7 +363,8 @@ typedef struct zq_quantize_options {
     size_t n_rules;
     bool embeddings_int8;    /* token embedding and head: 8 bit, one scale per row, float activations */
     /* Layer-by-layer distillation: each block learns from its original, one at a time. */
-    const char *lkd;         /* "off" (NULL) or "paper": trained by AdamW from the original's inputs, as published */
+    const char *lkd;         /* "off" (NULL); "paper": trained by AdamW from the original's inputs, as published; "fast": codes in closed form
+                              * from statistics of the quantized inputs; "gptq": its baseline */
     const char *data;        /* what on: "FILE[:WEIGHT]", "random" or "self", several with commas; "self" (NULL): the model's own text */
     size_t samples, length;  /* sequences and tokens of each; 0: the method's */
     size_t iterations, batch; /* steps of a block and samples of a step; 0: the method's */

@@ -34,6 +34,10 @@ awk '/"before"/ { gsub(/,/, ""); before = $2 } /"after"/ { gsub(/,/, ""); after 
 cmp -s "$work/nearest/model-00001-of-00001.safetensors" "$work/whole/model-00002-of-00007.safetensors" && fail "nothing was learned"
 
 # sources, and what is wrong with options
+distil closed --lkd fast || fail "--lkd fast"
+distil again --lkd fast --threads 1 || fail "--lkd fast on one thread"
+diff -r "$work/closed" "$work/again" > "$work/diff" || { cat "$work/diff"; fail "threads change the output of fast"; }
+
 for source in self random "random:1,$model/heldout.txt:2"; do
     distil sources --data "$source" --iters 1 --force || fail "--data $source"
 done

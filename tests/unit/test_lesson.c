@@ -1,0 +1,184 @@
+/* The machine around distillation: its streams are what the models themselves compute, samples are what was asked for, and every
+ * failing allocation is an error that leaves nothing. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "compress/lesson.h"
+#include "compress/samples.h"
+#include "fail_alloc.h"
+#include "made_models.h"
+
+enum { N_SAMPLES = 4, LENGTH = 8 };
+
+static const zq_quantize_options asked = {.scheme = "w8a8", .lkd = "paper", .data = "random", .samples = N_SAMPLES, .length = LENGTH,
+                                          .iterations = 2, .batch = 2, .rate = 1e-4f, .seed = 5, .n_threads = 1};
+
+static const float *read_streams(struct zq_map *map, const char *path, size_t n_values)
+{
+    assert_int_equal(zq_map_open(map, path, NULL), ZQ_OK);
+    assert_int_equal(map->n_bytes, 2 * n_values * sizeof(float));
+    return (const float *)(const void *)map->bytes;
+}
+
+/* hidden states [n, length, width] of a model after `layer` blocks, each sample by itself */
+static void hidden_states(const char *dir, const int32_t *ids, size_t layer, size_t width, float *out)
+{
+    zq_model *m;
+    zq_session *s;
+    const zq_session_options so = {.n_threads = 1, .max_length = LENGTH, .max_batch_tokens = LENGTH, .keep_hidden = true};
+    assert_int_equal(zq_model_open(&m, dir, NULL, NULL), ZQ_OK);
+    assert_int_equal(zq_session_create(&s, m, &so, NULL), ZQ_OK);
+    for (size_t i = 0; i < N_SAMPLES; i++) {
+        const zq_input input = {.ids = ids + i * LENGTH, .n = LENGTH};
+        assert_int_equal(zq_session_rewind(s, 0, 0, NULL), ZQ_OK);
+        assert_int_equal(zq_session_step(s, &input, 1, NULL), ZQ_OK);
+        memcpy(out + i * LENGTH * width, zq_session_hidden(s, layer, NULL), LENGTH * width * sizeof *out);
+    }
+    zq_session_close(s);
+    zq_model_close(m);
+}
+
+static void assert_close(const float *got, const float *want, size_t n, double bound)
+{
+    double error = 0, norm = 0;
+    for (size_t i = 0; i < n; i++) {
+        error += ((double)got[i] - want[i]) * ((double)got[i] - want[i]);
+        norm += (double)want[i] * want[i];
+    }
+    if (!(sqrt(error / norm) < bound)) fail_msg("off by %g of the norm, the bound is %g", sqrt(error / norm), bound);
+}
+
+/* Through one block: the teacher's stream is the original model's, the student's that of the directory that is written. */
+static void streams_are_what_the_models_compute(const struct shape *shape, const char *name)
+{
+    const char *source = make_model(name, shape), *out = scratch_path("distilled");
+    const size_t width = shape->width, n_values = N_SAMPLES * LENGTH * width;
+    zq_quantize_options o = asked;
+    o.force = true;
+    assert_int_equal(zq_quantize(source, out, &o, NULL, NULL), ZQ_OK);
+
+    struct zq_plan plan;
+    struct zq_lesson *lesson;
+    struct zq_lesson_block block;
+    const struct zq_means means = {.n_threads = 2};
+    assert_int_equal(zq_plan_make(&plan, source, &asked, NULL), ZQ_OK);
+    assert_int_equal(plan.lesson.n_held, 1);
+    assert_int_equal(zq_lesson_open(&lesson, &plan, NULL, &means, NULL), ZQ_OK);
+    int32_t ids[N_SAMPLES * LENGTH];
+    zq_model *model;
+    const struct zq_sample_request request = {"random", N_SAMPLES, LENGTH, asked.seed, 1};
+    assert_int_equal(zq_model_open(&model, source, NULL, NULL), ZQ_OK);
+    assert_int_equal(zq_samples_make(ids, &request, model, NULL), ZQ_OK);
+    zq_model_close(model);
+
+    float *want = zq_alloc(n_values * sizeof *want);
+    struct zq_map map = {0};
+    for (size_t layer = 0; layer < shape->layers; layer++) { /* what enters a block: the last one's output is seen through the final norm */
+        assert_int_equal(zq_lesson_save(lesson, scratch_path("streams"), NULL), ZQ_OK);
+        const float *streams = read_streams(&map, scratch_path("streams"), n_values);
+        hidden_states(source, ids, layer, width, want);
+        assert_close(streams, want, n_values, 1e-5);
+        hidden_states(out, ids, layer, width, want);
+        assert_close(streams + n_values, want, n_values, 1e-3);
+        zq_map_close(&map);
+        assert_int_equal(zq_lesson_solve(lesson, layer, &block, NULL), ZQ_OK);
+        assert_true(block.after <= block.before);
+    }
+    zq_free(want);
+    zq_lesson_close(lesson);
+    zq_plan_free(&plan);
+}
+
+static void streams_of_llama(void **state)
+{
+    (void)state;
+    streams_are_what_the_models_compute(&tiny_llama, "llama");
+}
+
+static void streams_of_gpt2(void **state)
+{
+    (void)state;
+    streams_are_what_the_models_compute(&tiny_gpt2, "gpt2");
+}
+
+static void damaged_streams_are_refused(void **state)
+{
+    (void)state;
+    const char *source = make_model("damaged", &tiny_llama);
+    struct zq_plan plan;
+    struct zq_lesson *lesson;
+    zq_error err;
+    const struct zq_means means = {.n_threads = 1};
+    assert_int_equal(zq_plan_make(&plan, source, &asked, NULL), ZQ_OK);
+    assert_int_equal(zq_file_write(scratch_path("short"), "short", 5, NULL), ZQ_OK);
+    assert_int_equal(zq_lesson_open(&lesson, &plan, scratch_path("short"), &means, &err), ZQ_EFORMAT);
+    assert_non_null(strstr(err.message, "has 5 bytes"));
+    assert_null(lesson);
+    zq_plan_free(&plan);
+}
+
+static void sources_are_shared_by_weight(void **state)
+{
+    (void)state;
+    const char *source = make_model("shares", &tiny_llama);
+    enum { N = 20 };
+    zq_model *model;
+    assert_int_equal(zq_model_open(&model, source, NULL, NULL), ZQ_OK);
+    int32_t random[N * LENGTH], mixed[N * LENGTH], again[N * LENGTH];
+    assert_int_equal(zq_samples_make(random, &(struct zq_sample_request){"random", N, LENGTH, 1, 1}, model, NULL), ZQ_OK);
+    assert_int_equal(zq_samples_make(mixed, &(struct zq_sample_request){"random:3,self:1", N, LENGTH, 1, 1}, model, NULL), ZQ_OK);
+    assert_int_equal(zq_samples_make(again, &(struct zq_sample_request){"random:3,self:1", N, LENGTH, 1, 2}, model, NULL), ZQ_OK);
+    assert_memory_equal(mixed, random, 15 * LENGTH * sizeof *mixed);
+    assert_memory_not_equal(mixed + 15 * LENGTH, random + 15 * LENGTH, 5 * LENGTH * sizeof *mixed);
+    assert_memory_equal(mixed, again, sizeof mixed);
+    for (size_t i = 0; i < N * LENGTH; i++) assert_in_range(mixed[i], 0, tiny_llama.vocab - 1);
+    zq_error err;
+    static const char *const wrong[] = {"", "self,", ":2", "self:0", "random:-1"};
+    for (size_t i = 0; i < ZQ_LEN(wrong); i++)
+        assert_int_equal(zq_samples_make(random, &(struct zq_sample_request){wrong[i], N, LENGTH, 1, 1}, model, &err), ZQ_EINVAL);
+    zq_model_close(model);
+}
+
+static zq_status distil_once(void *source, zq_error *err)
+{
+    char out[300];
+    snprintf(out, sizeof out, "%s/memory", scratch_dir);
+    zq_quantize_options o = asked;
+    o.data = "self";
+    o.iterations = 1;
+    const zq_status st = zq_quantize(source, out, &o, NULL, err);
+    if (st) assert_nothing_left(out);
+    return st;
+}
+
+static void every_failing_allocation_leaves_nothing(void **state)
+{
+    (void)state;
+    struct shape s = tiny_llama;
+    s.layers = 2;
+    s.width = 32;
+    s.ffn = 32;
+    const char *source = make_model("memory-model", &s);
+    assert_true(fail_each_allocation(distil_once, (void *)(uintptr_t)source) > 300);
+}
+
+static int open_in_memory(void **state)
+{
+    if (!access("/dev/shm", W_OK)) setenv("TMPDIR", "/dev/shm", 1);
+    return scratch_open(state);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(streams_of_llama),
+        cmocka_unit_test(streams_of_gpt2),
+        cmocka_unit_test(damaged_streams_are_refused),
+        cmocka_unit_test(sources_are_shared_by_weight),
+        cmocka_unit_test(every_failing_allocation_leaves_nothing),
+    };
+    return cmocka_run_group_tests(tests, open_in_memory, scratch_close);
+}
