@@ -6,6 +6,7 @@
 #include "json.h"
 #include "progress.h"
 #include "size.h"
+#include "study.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -13,7 +14,7 @@
 #include <string.h>
 
 static struct {
-    const char *models[2], *text;
+    const char *models[2], *text, *study, *calibrate;
     size_t window, limit;
     bool json;
 } args;
@@ -156,7 +157,8 @@ static zq_status compare(zq_error *err)
     size_t n_bytes;
     const zq_open_options options = {.n_threads = settings.n_threads, .note = print_note};
     zq_status st = input_read(args.text, &text, &n_bytes, err);
-    for (int i = 0; i < 2 && !st; i++) st = zq_model_open(&models[i], args.models[i], &options, err);
+    if (!st) st = zq_model_open(&models[0], args.models[0], &options, err);
+    if (!st) st = study_open(&models[1], args.models[1], args.study, args.calibrate, err);
     if (!st) st = measure((const zq_model *const[]){models[0], models[1]}, text, n_bytes, err);
     for (int i = 0; i < 2; i++) zq_model_close(models[i]);
     free(text);
@@ -167,6 +169,8 @@ static const struct option options[] = {
     {"text", 't', "FILE", read_text, &args.text, "UTF-8 text; - is standard input"},
     {"window", 0, "N", read_count, &args.window, "decoders: ids per window (default: 256, or the models' limit if smaller)"},
     {"limit", 0, "IDS", read_count, &args.limit, "use the first IDS ids of the text only (encoders: whole lines)"},
+    {"study", 0, "SPEC", read_text, &args.study, "run QUANTIZED, a float model, as SCHEME[,GROUP][,static:HOW] would make it; see zq(1)"},
+    {"calibrate", 0, "FILE", read_text, &args.calibrate, "with --study: text on which static activation scales are found"},
     {"json", 0, NULL, read_flag, &args.json, "print one JSON object"},
     {0},
 };

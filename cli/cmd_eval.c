@@ -5,12 +5,13 @@
 #include "json.h"
 #include "progress.h"
 #include "size.h"
+#include "study.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 static struct {
-    const char *model, *text, *against;
+    const char *model, *text, *against, *study, *calibrate;
     size_t window, limit;
     bool json;
 } args;
@@ -61,10 +62,9 @@ static zq_status eval(zq_error *err)
     zq_model *model = NULL, *against = NULL;
     char *text;
     size_t n_bytes;
-    const zq_open_options options = {.n_threads = settings.n_threads, .note = print_note, .device = settings.device};
     const zq_open_options on_cpu = {.n_threads = settings.n_threads, .note = print_note}; /* the yardstick stays where it is */
     zq_status st = input_read(args.text, &text, &n_bytes, err);
-    if (!st) st = zq_model_open(&model, args.model, &options, err);
+    if (!st) st = study_open(&model, args.model, args.study, args.calibrate, err);
     if (!st && args.against) st = zq_model_open(&against, args.against, &on_cpu, err);
     if (!st) st = evaluate(model, against, text, n_bytes, err);
     zq_model_close(against);
@@ -78,6 +78,8 @@ static const struct option options[] = {
     {"window", 0, "N", read_count, &args.window, "ids per window (default: 256, or the model's limit if smaller)"},
     {"limit", 0, "IDS", read_count, &args.limit, "use the first IDS ids of the text only"},
     {"against", 0, "MODEL2", read_text, &args.against, "also print KL(MODEL2 || MODEL), and how often the best token is the same"},
+    {"study", 0, "SPEC", read_text, &args.study, "run MODEL, a float model, as SCHEME[,GROUP][,static:HOW] would make it; see zq(1)"},
+    {"calibrate", 0, "FILE", read_text, &args.calibrate, "with --study: text on which static activation scales are found"},
     {"json", 0, NULL, read_flag, &args.json, "print one JSON object"},
     {"device", 0, "D", read_text, &settings.device, "where it runs: cpu (default), cuda, cuda:N, or cuda-host, a simulated GPU"},
     {0},

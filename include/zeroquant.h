@@ -336,6 +336,21 @@ ZQ_API zq_status zq_measure_ranges(const zq_model *model, const char *text, size
 ZQ_API zq_status zq_ranges_draw(const zq_ranges *ranges, const char *path, zq_error *err);
 ZQ_API void zq_ranges_free(zq_ranges *ranges); /* accepts NULL and zero */
 
+typedef struct zq_study_options {
+    zq_open_options open;
+    const char *text;   /* [n_bytes] calibration text for static scales; cut as in zq_compare. Never the text of the measurement */
+    size_t n_bytes;
+    size_t limit;       /* first `limit` ids of it; 0: 16384 */
+} zq_study_options;
+
+/* Opens a float model to run as a scheme would make it, for tables: codes are rounded to and turned back into floats at once, in memory.
+ * spec is "SCHEME[,GROUP][,static:HOW]". SCHEME and GROUP as in zq_quantize_options, and what no kernel runs and no reader reads:
+ * the scheme "w16a8" (weights kept), the group "tensor" (one scale for a matrix), and static activations, one scale for all tokens, found
+ * on the text: static:minmax (largest value), static:ema (running average of the largest of each sequence, momentum 0.95),
+ * static:percentile (99.99 % of all values lie below). Weights of the maps are held in memory as F32.
+ * Returns what zq_model_open returns, ZQ_EINVAL (spec; static without a text) and ZQ_EUNSUPPORTED (quantized already; built without BLAS). */
+ZQ_API zq_status zq_study_open(zq_model **out, const char *dir, const char *spec, const zq_study_options *options, zq_error *err);
+
 /* Runs ids [n] through the model and writes a safetensors file: "logits" F32 [n, vocab] (classifier: [1, labels]; none for
  * ZQ_ENCODER) and, with hidden, "hidden.0" .. "hidden.<n_layers>" F32 [n, width]. types may be NULL. The file appears whole or not at all. */
 ZQ_API zq_status zq_forward_save(const zq_model *model, const int32_t *ids, const uint8_t *types, size_t n, bool hidden,

@@ -195,6 +195,7 @@ zq_status zq_measure_ranges(const zq_model *model, const char *text, size_t n_by
     struct measuring m = {.model = model, .out = out};
     struct zq_sequences sequences = {0};
     *out = (zq_ranges){0};
+    if (model->device) return zq_fail(err, ZQ_EUNSUPPORTED, "%s: ranges are measured on the CPU", model->dir);
     size_t *chosen = zq_alloc_array(model->modules.n, sizeof *chosen);
     m.found = zq_alloc_array(model->config.n_layers * ZQ_N_LINEARS, sizeof *m.found);
     out->modules = zq_alloc_array(model->modules.n, sizeof *out->modules);

@@ -1,6 +1,7 @@
 /* The one transformer block. Its row of the architecture table says where the norms stand, whether the two halves run in
  * parallel, whether the FFN is gated and how QKV rows lie; there is no other forward code. */
 #include "model/session.h"
+#include "model/simulate.h"
 
 #include <math.h>
 
@@ -14,7 +15,9 @@ static void norm(struct zq_session *s, const struct zq_norm_weights *w, struct z
 static void run_map(struct zq_session *s, const struct zq_block *b, enum zq_linear_role role, struct zq_rows in, const float *residual, float *out,
                     size_t ld_out)
 {
-    if (s->tap.see) s->tap.see(s->tap.user, (size_t)(b - s->model->blocks), role, &in, s->n_tokens);
+    const size_t layer = (size_t)(b - s->model->blocks);
+    if (s->tap.see) s->tap.see(s->tap.user, layer, role, &in, s->n_tokens);
+    if (s->model->simulation) in = zq_simulate_input(s, layer, role, in);
     zq_linear_run(&s->ops, &b->linear[role], in, s->n_tokens, residual, out, ld_out);
 }
 

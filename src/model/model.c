@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "cuda/layout.h"
+#include "model/simulate.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -122,6 +123,8 @@ void zq_model_close(zq_model *m)
     for (size_t i = 0; m->labels && i < m->config.n_labels; i++) zq_free(m->labels[i]);
     zq_free(m->labels);
     zq_free(m->blocks);
+    if (m->simulation) zq_free(m->simulation->scales);
+    zq_free(m->simulation);
     zq_free(m->stored);
     zq_tokenizer_close(m->tokenizer);
     zq_modules_free(&m->modules);

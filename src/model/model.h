@@ -32,6 +32,8 @@ struct zq_model {
     struct zq_linear pooler, classifier, mlm_dense;
     struct zq_norm_weights mlm_norm;
 
+    struct zq_simulation *simulation; /* NULL: the model runs as it is stored */
+
     char **labels;                    /* [n_labels] */
     int32_t end_ids[16];
     size_t n_end_ids;

@@ -2,6 +2,7 @@
 #include "model/session.h"
 
 #include "base/alloc.h"
+#include "model/simulate.h"
 
 #include <string.h>
 
@@ -98,6 +99,7 @@ static void carve_activations(struct zq_session *s, struct carver *c, struct car
     if (s->keep_hidden) s->hidden = carve(here, (g->n_layers + 1) * T * D, sizeof(float));
     s->codes = carve(here, max_size(D, g->embed_width), 1);
     s->row = carve(here, D, sizeof(float));
+    if (m->simulation) s->simulated = carve(here, T * m->simulation->widest, sizeof(float));
 }
 
 static void carve_state(struct zq_session *s, struct carver *c, struct carver *here)

@@ -36,6 +36,7 @@ struct zq_session {
     float *hidden;           /* [n_layers + 1, T, D] with keep_hidden */
     int8_t *codes;           /* [max(width, embed_width)] scratch of one embedding row */
     float *row;              /* [width] */
+    float *simulated;        /* [T, widest input], only in models with a simulation */
     float *kv;               /* decoders: [n_sequences, n_layers, 2, kv_floats]; encoders: [2, kv_floats] */
     size_t kv_capacity;      /* positions of one cache; encoders: of all sequences of a step */
     size_t kv_floats;

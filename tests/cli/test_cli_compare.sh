@@ -30,6 +30,15 @@ expect_error "three models" 2 "unexpected argument 'third' after QUANTIZED"
 run "$zq" compare $model "$tmp/none" --text $text
 expect_error "no such model" 3 "$tmp/none"
 
+run "$zq" compare $model $model --study w8a8,tensor,static:minmax --calibrate $text --text $text --limit 512
+expect_line "a study" out '^KL divergence +0\.00[0-9]+ \+- '
+run "$zq" eval $model --study w8a8 --against $model --text $text --limit 512 --json
+expect "a study of W8A8" near "$(field kl)" 0.0007 0.0003
+run "$zq" eval $model --calibrate $text --text $text
+expect_error "calibration without a study" 2 "--study"
+run "$zq" eval $model --study w8a8,static:minmax --text $text
+expect_error "a study without calibration" 2 "calibrate"
+
 need_shared models/minilm-sst2
 cls=$shared/models/minilm-sst2
 run "$zq" compare $model "$cls" --text $text
