@@ -157,6 +157,13 @@ static zq_status embed(struct zq_lesson *l, const int32_t *ids, zq_error *err)
     return ZQ_OK;
 }
 
+/* Of the file of weights nothing stays resident between blocks. */
+static void drop_pages(const struct zq_lesson *l)
+{
+    const struct zq_checkpoint *ckpt = l->model->ckpt;
+    for (size_t i = 0; i < ckpt->n_files; i++) zq_map_drop(&ckpt->files[i].map, ckpt->files[i].map.bytes, ckpt->files[i].map.n_bytes);
+}
+
 static zq_status start(struct zq_lesson *l, zq_error *err)
 {
     const struct zq_lesson_settings *set = &l->plan->lesson;
@@ -165,6 +172,7 @@ static zq_status start(struct zq_lesson *l, zq_error *err)
     if (!ids) return zq_fail(err, ZQ_ENOMEM, "no memory for %zu samples of %zu ids", set->n, set->length);
     zq_status st = zq_samples_make(ids, &request, l->model, err);
     if (!st) st = embed(l, ids, err);
+    drop_pages(l);
     zq_free(ids);
     return st;
 }
@@ -332,6 +340,7 @@ zq_status zq_lesson_solve(struct zq_lesson *l, size_t layer, struct zq_lesson_bl
     l->layer = layer;
     zq_status st = zq_student_create(&l->student, &o, err);
     if (!st) st = zq_student_load(l->student, l->model, layer, err);
+    drop_pages(l);
     if (!st) st = zq_solution_create(&l->solution, l->student, err);
     if (st) return st;
     forward(l, l->teacher_x, false, l->target);
