@@ -84,7 +84,7 @@ static const char *spread_text(const zq_spread *s, double unit, const char *form
 static void print_models(const zq_comparison *c, const zq_model *const *models)
 {
     zq_model_info info[2];
-    char cell[2][64], size[SIZE_TEXT], difference[64] = "", error[64] = "";
+    char cell[2][64], size[SIZE_TEXT], difference[128] = "", error[64] = "";
     for (int i = 0; i < 2; i++) {
         zq_model_info_get(models[i], &info[i]);
         snprintf(cell[i], sizeof cell[i], "%s", size_text(info[i].file_bytes, size));
@@ -100,8 +100,8 @@ static void print_models(const zq_comparison *c, const zq_model *const *models)
     for (int i = 0; i < 2; i++) snprintf(cell[i], sizeof cell[i], "%.3f", exp(c->nll[i].mean));
     /* d exp(x) = exp(x) dx carries the error of the difference over to the ratio */
     const double ratio = exp(c->nll_difference.mean);
-    if (!isnan(c->nll_difference.error)) snprintf(error, sizeof error, " +- %.3f", 100 * ratio * c->nll_difference.error);
-    snprintf(difference, sizeof difference, "%+.3f%s %%", 100 * (ratio - 1), error);
+    if (!isnan(c->nll_difference.error)) snprintf(error, sizeof error, " +- %.3g", 100 * ratio * c->nll_difference.error);
+    snprintf(difference, sizeof difference, "%+.3g%s %%", 100 * (ratio - 1), error);
     printf(row_format, "perplexity", cell[0], cell[1], difference);
 }
 
