@@ -17,6 +17,11 @@
 #define ZQ_UNROLL _Pragma("GCC unroll 32")
 #endif
 
+/* After a loop over accumulators in x86 registers: gcc 12 else keeps a second copy of each in memory, written in every step. */
+#ifndef ZQ_SETTLE
+#define ZQ_SETTLE(a) __asm__("" : "+v"(a))
+#endif
+
 /* Each file of a level has one of these: it overwrites the slots that the file implements. */
 void zq_rows_c(struct zq_kernels *k);
 void zq_attend_c(struct zq_kernels *k);

@@ -1,5 +1,5 @@
-/* AMX tiles in plain C, put before src/kernels/x86/gemm_amx.c by the build of zqcheck (-include), so that the kernel itself is
- * proved on machines without AMX. Semantics: Intel SDM vol. 2, TILELOADD, TILESTORED, TDPBSUD. Use before configuration, or of
+/* AMX tiles in plain C, put before src/kernels/x86/gemm_amx.c by the build of zqcheck (-include, after emulated_avx512.h), so that
+ * the kernel itself is proved on machines without AMX. Semantics: Intel SDM vol. 2, TILELOADD, TILESTORED, TDPBSUD. Use before configuration, or of
  * tiles beyond it, ends the program. */
 #ifndef ZQ_EMULATED_TILES_H
 #define ZQ_EMULATED_TILES_H

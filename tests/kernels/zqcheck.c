@@ -1,4 +1,5 @@
-/* zqcheck: checks every kernel of every level that this machine has against plain C, and times it.
+/* zqcheck: checks every kernel of every level against plain C, and times those of the levels that this machine has. Those of other
+ * x86 levels are checked in a form that AVX2 runs ("borrowed").
  *
  *     zqcheck [--list] [--bench] [--seed N] [filter]
  *     zqcheck --cuda-host [--plugin FILE] [--seed N] [filter]    the GPU's kernels in the simulator
@@ -80,20 +81,30 @@ static bool all_slots_have_checks(const struct zq_kernels *k)
 /* ---- levels that this machine lacks ---- */
 
 #ifdef ZQ_BORROWED_LEVELS
-/* Kernels of other levels that tests/CMakeLists.txt has compiled for the instructions of AVX-512 VNNI: AVX-VNNI in its longer
- * encoding, AMX with tiles in plain C. */
+/* Kernels of other levels that tests/CMakeLists.txt has compiled for AVX2: wider registers are pairs, VNNI is three instructions, AMX's
+ * tiles are plain C (emulated_*.h). */
 void zq_gemm_avxvnni_borrowed(struct zq_kernels *k);
+void zq_gemm_avx512vnni_borrowed(struct zq_kernels *k);
+void zq_floatmul_avx512vnni_borrowed(struct zq_kernels *k);
+void zq_rows_avx512vnni_borrowed(struct zq_kernels *k);
+void zq_attend_avx512vnni_borrowed(struct zq_kernels *k);
 void zq_gemm_amx_borrowed(struct zq_kernels *k);
 
 static bool borrow(struct zq_kernels *k, unsigned level, unsigned here)
 {
-    if (!(level & (ZQ_LEVEL_AVXVNNI | ZQ_LEVEL_AMX))) return false;
-    if (!(here & ZQ_LEVEL_AVX512VNNI)) {
-        fprintf(stderr, "skipped: the products of level %s, which need AVX-512 VNNI where that level is absent\n", zq_levels_name(level));
+    if (!(level & (ZQ_LEVEL_AVXVNNI | ZQ_LEVEL_AVX512VNNI | ZQ_LEVEL_AMX))) return false;
+    if (!(here & ZQ_LEVEL_AVX2)) {
+        fprintf(stderr, "skipped: level %s, which needs AVX2 where it is absent\n", zq_levels_name(level));
         return false;
     }
     if (level == ZQ_LEVEL_AVXVNNI) zq_gemm_avxvnni_borrowed(k);
-    else zq_gemm_amx_borrowed(k);
+    if (level == ZQ_LEVEL_AMX) zq_gemm_amx_borrowed(k);
+    if (level == ZQ_LEVEL_AVX512VNNI) {
+        zq_gemm_avx512vnni_borrowed(k);
+        zq_floatmul_avx512vnni_borrowed(k);
+        zq_rows_avx512vnni_borrowed(k);
+        zq_attend_avx512vnni_borrowed(k);
+    }
     return true;
 }
 #else

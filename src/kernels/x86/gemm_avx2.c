@@ -40,11 +40,10 @@ ZQ_INLINE ints load_q(const int8_t *q)
 
 enum { AHEAD_BYTES = 2048, STEPS_IN_16_BITS = 8 };
 
-/* gcc 12 else keeps a second copy of each accumulator in memory, written in every step. */
 ZQ_INLINE void settle(ints *a, size_t n)
 {
     ZQ_UNROLL
-    for (size_t i = 0; i < n; i++) __asm__("" : "+x"(a[i]));
+    for (size_t i = 0; i < n; i++) ZQ_SETTLE(a[i]);
 }
 
 /* split: (q + 128) times dense codes; else |w| times sign(q, w). */

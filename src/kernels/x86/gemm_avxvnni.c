@@ -66,7 +66,7 @@ ZQ_INLINE void dot_steps(ints *acc, size_t n_tokens, const int8_t *const *q, con
         }
     }
     ZQ_UNROLL
-    for (size_t i = 0; i < n_tokens * VECS; i++) __asm__("" : "+x"(acc[i])); /* see gemm_vnni512.h */
+    for (size_t i = 0; i < n_tokens * VECS; i++) ZQ_SETTLE(acc[i]);
 }
 
 #include "kernels/gemm.inc"

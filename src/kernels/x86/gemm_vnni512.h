@@ -66,9 +66,8 @@ ZQ_INLINE void dot_steps(ints *acc, size_t n_tokens, const int8_t *const *q, con
             for (size_t v = 0; v < VECS; v++) acc[t * VECS + v] = _mm512_dpbusd_epi32(acc[t * VECS + v], right[v], left);
         }
     }
-    /* used here, right after the loop: gcc 12 else keeps a second copy of each in memory, written in every step */
     ZQ_UNROLL
-    for (size_t i = 0; i < n_tokens * VECS; i++) __asm__("" : "+v"(acc[i]));
+    for (size_t i = 0; i < n_tokens * VECS; i++) ZQ_SETTLE(acc[i]);
 }
 
 #endif

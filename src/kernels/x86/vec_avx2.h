@@ -26,7 +26,11 @@ ZQ_INLINE void lanes_below(size_t n, __m256i *low, __m256i *high)
     *high = _mm256_loadu_si256((const __m256i *)(edge + 24 - n));
 }
 
-ZQ_INLINE void v_settle(vec *a) { __asm__("" : "+x"(a->low), "+x"(a->high)); }
+ZQ_INLINE void v_settle(vec *a)
+{
+    ZQ_SETTLE(a->low);
+    ZQ_SETTLE(a->high);
+}
 ZQ_INLINE vec v_load(const void *p) { return (vec){_mm256_loadu_ps(p), _mm256_loadu_ps((const float *)p + 8)}; }
 
 ZQ_INLINE vec v_load_n(const float *p, size_t n)

@@ -18,7 +18,7 @@ typedef __m512 vec;
 ZQ_INLINE __mmask16 lanes_below(size_t n) { return (__mmask16)((1u << n) - 1); }
 
 ZQ_INLINE vec v_set(float a) { return _mm512_set1_ps(a); }
-ZQ_INLINE void v_settle(vec *a) { __asm__("" : "+v"(*a)); }
+ZQ_INLINE void v_settle(vec *a) { ZQ_SETTLE(*a); }
 ZQ_INLINE vec v_load(const void *p) { return _mm512_loadu_ps(p); }
 ZQ_INLINE vec v_load_n(const float *p, size_t n) { return _mm512_maskz_loadu_ps(lanes_below(n), p); }
 ZQ_INLINE void v_store(float *p, vec a) { _mm512_storeu_ps(p, a); }
