@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-enum { ZQ_PLUGIN_VERSION = 1 };
+enum { ZQ_PLUGIN_VERSION = 2 };
 
 /* Row stride of INT8 activations on a device, and where rows of codes begin: multiples of this many bytes. */
 enum { ZQ_DEVICE_ALIGN = 16 };
@@ -32,13 +32,17 @@ struct zq_plugin {
     int (*open)(struct zq_queue **queue, int index, uint64_t seed, char *why, size_t n_why);
     void (*close)(struct zq_queue *queue); /* accepts NULL */
     uint64_t (*seed)(const struct zq_queue *queue);
+    void (*describe)(struct zq_queue *queue, char *text, size_t n); /* name, capability, memory, driver, in one line */
 
     void *(*alloc)(struct zq_queue *queue, size_t n_bytes); /* aligned to 256; NULL: no memory */
     void (*free)(struct zq_queue *queue, void *p);          /* accepts NULL */
-    void (*upload)(struct zq_queue *queue, void *to, const void *from, size_t n_bytes);
+    void (*upload)(struct zq_queue *queue, void *to, const void *from, size_t n_bytes); /* `from` may be reused at once */
     void (*download)(struct zq_queue *queue, void *to, const void *from, size_t n_bytes);
     void (*copy)(struct zq_queue *queue, void *to, const void *from, size_t n_bytes); /* within the device */
     const char *(*finish)(struct zq_queue *queue); /* waits; the first failure as a sentence, or NULL */
+    /* Milliseconds that the device spent between the two calls, by its own clock; waits. 0 in the simulator, which has no time. */
+    void (*start_clock)(struct zq_queue *queue);
+    double (*read_clock)(struct zq_queue *queue);
 
     void (*norm)(struct zq_queue *queue, const struct zq_norm *a, size_t n_rows);
     void (*activate)(struct zq_queue *queue, const struct zq_activate *a, size_t n_rows);

@@ -6,10 +6,16 @@
 #include "cuda/shim.cuh"
 
 #if defined(__CUDACC__)
+#define ZQ_SIMULATED false
+enum { ZQ_PINNED_BYTES = 8 << 20 };
 struct zq_queue {
     cudaStream_t stream;
     int index;
-    cudaError_t error; /* the first one */
+    cudaError_t error;    /* the first one */
+    cudaEvent_t clock[2];
+    void *pinned[2];      /* [ZQ_PINNED_BYTES] page-locked, on their way to the card until `sent` is over */
+    cudaEvent_t sent[2];
+    int turn;
     char sentence[200];
 };
 template <class A> static void launch(struct zq_queue *queue, void (*kernel)(const A), unsigned grid_x, unsigned grid_y, unsigned n_threads,
@@ -20,6 +26,7 @@ template <class A> static void launch(struct zq_queue *queue, void (*kernel)(con
     queue->error = cudaLaunchKernel((const void *)kernel, dim3(grid_x, grid_y), dim3(n_threads), pointers, 0, queue->stream);
 }
 #else
+#define ZQ_SIMULATED true
 struct zq_queue {
     struct sim_device *device;
 };
@@ -37,6 +44,20 @@ template <class A> static void launch(struct zq_queue *queue, void (*kernel)(con
 #endif
 
 static inline unsigned parts(size_t n, size_t size) { return (unsigned)((n + size - 1) / size); }
+
+/* device.h gives the contract of each */
+int zq_queue_open(struct zq_queue **queue, int index, uint64_t seed, char *why, size_t n_why);
+void zq_queue_close(struct zq_queue *queue);
+uint64_t zq_queue_seed(const struct zq_queue *queue);
+void zq_queue_describe(struct zq_queue *queue, char *text, size_t n);
+void *zq_queue_alloc(struct zq_queue *queue, size_t n_bytes);
+void zq_queue_free(struct zq_queue *queue, void *p);
+void zq_queue_upload(struct zq_queue *queue, void *to, const void *from, size_t n_bytes);
+void zq_queue_download(struct zq_queue *queue, void *to, const void *from, size_t n_bytes);
+void zq_queue_copy(struct zq_queue *queue, void *to, const void *from, size_t n_bytes);
+const char *zq_queue_finish(struct zq_queue *queue);
+void zq_queue_start_clock(struct zq_queue *queue);
+double zq_queue_read_clock(struct zq_queue *queue);
 
 /* One file per group of kernels, so that they compile side by side. */
 void zq_launch_norm(struct zq_queue *queue, const struct zq_norm *a, size_t n_rows);

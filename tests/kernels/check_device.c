@@ -355,7 +355,7 @@ static const struct {
     {"float_input", device_float_input}, {"attention", device_attention},
 };
 
-int check_device(const char *path, int index, uint64_t seed, const char *filter)
+int check_device(const char *path, int index, uint64_t seed, const char *filter, enum errand errand)
 {
     static struct device d;
     static struct zq_kernels plain;
@@ -368,6 +368,14 @@ int check_device(const char *path, int index, uint64_t seed, const char *filter)
         return 2;
     }
     d.plugin = entry();
+    if (errand != ERRAND_CHECK) {
+        char text[256];
+        d.plugin->describe(d.queue, text, sizeof text);
+        puts(text);
+        const int failed = errand == ERRAND_BENCH ? bench_device(d.plugin, d.queue) : 0;
+        d.plugin->close(d.queue);
+        return failed;
+    }
     zq_kernels_init(&plain, ZQ_LEVEL_C);
     d.layouts = plain;
     zq_device_layouts(&d.layouts);

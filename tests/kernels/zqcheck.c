@@ -2,8 +2,8 @@
  * x86 levels are checked in a form that AVX2 runs ("borrowed").
  *
  *     zqcheck [--list] [--bench] [--seed N] [filter]
- *     zqcheck --cuda-host [--plugin FILE] [--seed N] [filter]    the GPU's kernels in the simulator
- *     zqcheck --cuda [--plugin FILE] [--seed N] [filter]         on a GPU
+ *     zqcheck --cuda-host [--list] [--bench] [--plugin FILE] [--seed N] [filter]    the GPU's kernels in the simulator
+ *     zqcheck --cuda [--list] [--bench] [--plugin FILE] [--seed N] [filter]         on a GPU
  *
  * filter: part of a slot's or level's name. A crash inside a check counts as a failure of that kernel, and the run goes on. A slot
  * of the table that no check covers fails the run, so nobody can forget one. */
@@ -24,9 +24,9 @@
 static const char host_plugin[] = ZQ_BUILD_DIR "/libzq_cuda_host.so", gpu_plugin[] = ZQ_BUILD_DIR "/libzq_cuda.so";
 #else
 static const char host_plugin[] = "", gpu_plugin[] = "";
-int check_device(const char *path, int index, uint64_t seed, const char *filter)
+int check_device(const char *path, int index, uint64_t seed, const char *filter, enum errand errand)
 {
-    (void)path, (void)index, (void)seed, (void)filter;
+    (void)path, (void)index, (void)seed, (void)filter, (void)errand;
     fprintf(stderr, "zqcheck: built without device plug-ins\n");
     return 2;
 }
@@ -199,7 +199,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: zqcheck [--list] [--bench] [--seed N] [--cuda-host | --cuda] [--plugin FILE] [filter]\n");
         return 2;
     }
-    if (o.plugin) return check_device(o.plugin, 0, o.seed, o.filter);
+    if (o.plugin) return check_device(o.plugin, 0, o.seed, o.filter, o.list ? ERRAND_DESCRIBE : o.bench ? ERRAND_BENCH : ERRAND_CHECK);
     unsigned here;
     zq_error err;
     if (zq_levels_detect(&here, &err)) {

@@ -1,0 +1,32 @@
+# tools/gpu-check.sh without a GPU: one sentence and its exit code; with the simulator in its place the script itself, which must see
+# a planted fault.
+. tests/cli/check.sh
+
+run env CUDA_VISIBLE_DEVICES= tools/gpu-check.sh --bundle "$build" --results "$tmp/r.md" kernels
+expect_error "no GPU" 5 "device cuda"
+run tools/gpu-check.sh --bundle "$tmp" kernels
+expect "no programs: exit code 3" [ "$rc" = 3 ]
+run tools/gpu-check.sh
+expect "no stage: how to use it" grep -q 'STAGE     kernels' "$stderr"
+if [ ! -e "$build/libzq_cuda_host.so" ]; then
+    skip "the rest" "no C++ compiler, so no simulated device"
+    finish
+fi
+if sanitized; then
+    skip "the rest" "the simulator is slow here"
+    finish
+fi
+run tools/gpu-check.sh --device cuda-host --bundle "$build" --results "$tmp/r.md" kernels
+expect_code "the stage kernels" 0
+run tools/gpu-check.sh --device cuda-host --bundle "$build" --results "$tmp/r.md" lkd
+run tools/gpu-check.sh --device cuda-host --bundle "$build" --results "$tmp/r.md" lkd
+expect "a section per stage, written once" [ "$(grep -c '^## ' "$tmp/r.md")" = 2 ]
+expect "the first section is kept" grep -q 'operators against plain C, seed 1 | right' "$tmp/r.md"
+
+mkdir "$tmp/faulty"
+cp "$build/zq" "$build/zqcheck" "$build/check-device" "$tmp/faulty/"
+cp "$build/mutants/libzq_cuda_mutant5.so" "$tmp/faulty/libzq_cuda_host.so"
+run tools/gpu-check.sh --device cuda-host --bundle "$tmp/faulty" --results "$tmp/r.md" kernels
+expect "a fault in a kernel: exit code 1" [ "$rc" = 1 ]
+expect "and it is in the results" grep -q 'WRONG' "$tmp/r.md"
+finish

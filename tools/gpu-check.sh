@@ -1,0 +1,157 @@
+#!/bin/bash
+# Checks and measures the GPU code on a GPU, stage by stage, and writes what was found to docs/gpu-results.md.
+#
+#   tools/gpu-check.sh [OPTION...] STAGE [MODEL...]
+#
+#   STAGE     kernels   every operator against plain C, in bits; then the same under compute-sanitizer (memcheck, racecheck), where that exists
+#             models    models quantized in each scheme: nll, greedy text and batches against this machine's processor
+#             bench     rates of operators against the card's own limits; whole models
+#             lkd       distillation on the GPU
+#             all       one after the other
+#   MODEL     model directories, all together at most 50 MiB; default: models/novels
+#   --bundle PATH     programs: an archive made by tools/gpu-bundle.sh, or a folder; default: build/gpu-bundle.tar.gz if it is there, else build
+#   --device D        cuda (default), cuda:N; cuda-host goes through the motions on the simulator, with a fraction of the work
+#   --results FILE    default docs/gpu-results.md; a stage replaces its own section and keeps the others
+#
+# Needs bash, coreutils, awk, tar and the driver; no compiler, no other library. Each stage ends within nine minutes.
+# Exit codes: 0 all is right; 1 something is wrong; 5 there is no GPU (or no plug-in); 2, 3 options, files.
+set -u
+cd "$(dirname "$0")/.." || exit 3
+device=cuda results=docs/gpu-results.md bundle='' stage='' models=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --bundle) bundle=$2; shift ;;
+        --device) device=$2; shift ;;
+        --results) results=$2; shift ;;
+        kernels | models | bench | lkd | all) [ -z "$stage" ] && stage=$1 || models+=("$1") ;;
+        -*) echo "$0: unknown option $1" >&2; exit 2 ;;
+        *) models+=("$1") ;;
+    esac
+    shift
+done
+[ -n "$stage" ] || { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
+[ ${#models[@]} -gt 0 ] || models=(models/novels)
+[ "$(du -cLsm "${models[@]}" | tail -n 1 | cut -f 1)" -le 50 ] || { echo "$0: the models have more than 50 MiB" >&2; exit 2; }
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+if [ -z "$bundle" ]; then if [ -e build/gpu-bundle.tar.gz ]; then bundle=build/gpu-bundle.tar.gz; else bundle=build; fi; fi
+if [ -f "$bundle" ]; then
+    mkdir "$work/bundle" && tar -C "$work/bundle" -xzf "$bundle" || exit 3
+    bundle=$work/bundle
+fi
+[ -x "$bundle/zq" ] || { echo "$0: $bundle holds no programs" >&2; exit 3; }
+if [ -d "$bundle/lib" ]; then export LD_LIBRARY_PATH=$bundle/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}; fi
+zq=$bundle/zq
+case $device in
+    cuda-host) zqcheck=("$bundle/zqcheck" --cuda-host --plugin "$bundle/libzq_cuda_host.so") ;;
+    *) zqcheck=("$bundle/zqcheck" --cuda --plugin "$bundle/libzq_cuda.so") ;;
+esac
+
+# one sentence and its exit code where there is no GPU
+"$zq" quantize models/novels -o "$work/probe" --scheme w8a8 --quiet > /dev/null || exit 3
+"$zq" forward "$work/probe" --ids 1,2 -o "$work/x" --device "$device" --quiet > /dev/null 2> "$work/said"
+code=$?
+[ $code = 0 ] || { cat "$work/said" >&2; exit $code; }
+
+wrong=0 deadline=0
+left() { echo $((deadline > SECONDS ? deadline - SECONDS : 1)); }
+# try NAME COMMAND...: runs it within what is left of the stage; prints a row of a table, and the end of what it said if it failed
+try() {
+    local name=$1 began=$SECONDS code
+    shift
+    timeout "$(left)" "$@" > "$work/out" 2>&1
+    code=$?
+    if [ $code = 0 ]; then echo "| $name | right | $((SECONDS - began)) s | $(tail -n 1 "$work/out") |"
+    else
+        wrong=1
+        echo "| $name | WRONG, exit code $code$([ $code = 124 ] && echo ': out of time') | $((SECONDS - began)) s | $(grep -m 1 -E 'FAIL|ERROR|zqcheck:' "$work/out") |"
+        echo "$name:" >&2
+        tail -n 30 "$work/out" >&2
+    fi
+}
+
+stage_kernels() {
+    local seeds=(1 2 3 4 5) tool
+    [ "$device" = cuda-host ] && seeds=(1)
+    echo "| what | result | time | |"
+    echo "|---|---|---|---|"
+    for seed in "${seeds[@]}"; do try "operators against plain C, seed $seed" "${zqcheck[@]}" --seed "$seed"; done
+    if [ "$device" = cuda-host ] || ! command -v compute-sanitizer > /dev/null; then
+        echo "| compute-sanitizer | skipped: it is not here | | |"
+        return
+    fi
+    for tool in memcheck racecheck synccheck; do
+        try "compute-sanitizer $tool" compute-sanitizer --tool $tool --error-exitcode 1 "${zqcheck[@]}" --seed 1
+    done
+}
+
+# the text that a model is judged on
+text_of() { if [ -e "$1/test.txt" ]; then echo "$1/test.txt"; else echo models/novels/heldout.txt; fi; }
+
+stage_models() {
+    local size=(--limit 4096 --count 64) schemes=(w8a8 w4a8 w8a8/16 w4/8a8 w8a16 w4a16) code
+    [ "$device" = cuda-host ] && size=(--limit 32 --count 3) && schemes=(w8a8 w4a8)
+    echo "| model | result | nll | greedy text | sequences of a batch against each alone | one token at a time |"
+    echo "|---|---|---|---|---|---|"
+    for model in "${models[@]}"; do
+        for scheme in "${schemes[@]}"; do
+            local name
+            name=$(basename "$model")-${scheme//\//_}
+            "$zq" quantize "$model" -o "$work/$name" --scheme "$scheme" --embeddings int8 --force --quiet > /dev/null 2> "$work/said" ||
+                { echo "| $name | skipped: $(head -n 1 "$work/said") | | | | |"; continue; }
+            timeout "$(left)" "$bundle/check-device" "$work/$name" --device "$device" --text "$(text_of "$model")" "${size[@]}" > "$work/row" 2> "$work/said"
+            code=$?
+            [ $code = 0 ] || wrong=1
+            if [ -s "$work/row" ]; then sed "s|$work/||" "$work/row"; else echo "| $name | WRONG, exit code $code: $(tail -n 1 "$work/said") | | | | |"; fi
+            rm -rf "${work:?}/$name"
+        done
+    done
+}
+
+stage_bench() {
+    try "operators" "${zqcheck[@]}" --bench > "$work/row"
+    if grep -q right "$work/row"; then cat "$work/out"; else cat "$work/row"; fi
+    echo
+    if "$zq" bench --help > /dev/null 2>&1; then
+        timeout "$(left)" "$zq" bench "$work/probe" --device "$device" 2>&1 || wrong=1
+    else echo "Whole models: skipped, zq bench does not exist."; fi
+}
+
+stage_lkd() {
+    if "$zq" quantize --help | grep -q -e '--device'; then
+        try "LKD of models/novels" "$zq" quantize models/novels -o "$work/lkd" --scheme w4a8 --lkd fast --device "$device" --force
+    else echo "Skipped: distillation does not run on the GPU."; fi
+}
+
+# Replaces the section "## NAME" of the results.
+put_section() {
+    local name=$1
+    [ -e "$results" ] || cat > "$results" <<- END
+	# Results on a GPU
+	Written by tools/gpu-check.sh; [gpu.md](gpu.md) says what each part proves.
+	END
+    awk -v name="## $name" '/^## / { skip = $0 == name } !skip' "$results" > "$work/results"
+    { sed -e :a -e '/^\n*$/{$d;N;ba' -e '}' "$work/results"; echo; echo "## $name"; cat "$work/section"; } > "$results"
+}
+
+run_stage() {
+    deadline=$((SECONDS + 530))
+    local began=$SECONDS before=$wrong
+    wrong=0
+    "stage_$1" > "$work/table"
+    { echo "On $(machine), in $((SECONDS - began)) s."; echo; cat "$work/table"; } > "$work/section"
+    put_section "$1"
+    echo "$1: $([ $wrong = 0 ] && echo right || echo WRONG), $((SECONDS - began)) s"
+    cat "$work/table"
+    [ $before = 0 ] || wrong=1
+}
+
+machine() {
+    local driver
+    driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2> /dev/null | head -n 1)
+    echo "$("${zqcheck[@]}" --list 2> /dev/null)${driver:+, driver $driver}"
+}
+
+if [ "$stage" = all ]; then for s in kernels models bench lkd; do run_stage $s; done; else run_stage "$stage"; fi
+exit $wrong
