@@ -116,11 +116,10 @@ uint64_t zq_lesson_stream_bytes(const struct zq_plan *plan)
     return plan->lesson.method ? 2 * (uint64_t)stream_values(plan) * sizeof(float) : 0;
 }
 
-zq_status zq_lesson_bytes(uint64_t *n_bytes, const struct zq_plan *plan, int n_threads, zq_error *err)
+/* Memory that the block in work takes, whichever it is. */
+static zq_status block_bytes(uint64_t *n_bytes, const struct zq_plan *plan, int n_threads, zq_error *err)
 {
     uint64_t most = 0;
-    *n_bytes = 0;
-    if (!plan->lesson.method) return ZQ_OK;
     for (size_t layer = 0; layer < plan->config.n_layers; layer++) {
         struct zq_student shape;
         size_t student;
@@ -130,7 +129,46 @@ zq_status zq_lesson_bytes(uint64_t *n_bytes, const struct zq_plan *plan, int n_t
         const uint64_t all = student + zq_solution_bytes(&shape) + plan->lesson.method->bytes(&shape);
         if (all > most) most = all;
     }
-    *n_bytes = most + 3 * (uint64_t)stream_values(plan) * sizeof(float);
+    *n_bytes = most;
+    return ZQ_OK;
+}
+
+static zq_status make_request(struct zq_sample_request *out, const struct zq_plan *plan, int n_threads, zq_error *err)
+{
+    const struct zq_lesson_settings *set = &plan->lesson;
+    uint64_t n_bytes; /* of one thread: samples must not depend on their number */
+    zq_status st = block_bytes(&n_bytes, plan, 1, err);
+    *out = (struct zq_sample_request){.sources = set->data, .n = set->n, .length = set->length, .seed = set->solve.seed, .n_threads = n_threads,
+                                      .cache_bytes = n_bytes};
+    return st;
+}
+
+static struct zq_sample_file file_of(const struct zq_plan *plan)
+{
+    struct zq_sample_file f = {.n_bytes = plan->ckpt->n_bytes};
+    uint64_t block = 0;
+    for (size_t i = 0; i < plan->n_items; i++) {
+        const struct zq_item *item = &plan->items[i];
+        if (item->module == &plan->modules.items[0]) f.n_embedding_bytes = item->tensor->n_bytes;
+        if (item->layer == SIZE_MAX) f.n_outside_bytes += item->tensor->n_bytes;
+        else block = (i && plan->items[i - 1].layer == item->layer ? block : 0) + item->tensor->n_bytes;
+        if (block > f.n_block_bytes) f.n_block_bytes = block;
+    }
+    return f;
+}
+
+zq_status zq_lesson_bytes(uint64_t *n_bytes, const struct zq_plan *plan, int n_threads, zq_error *err)
+{
+    *n_bytes = 0;
+    if (!plan->lesson.method) return ZQ_OK;
+    struct zq_sample_request request;
+    uint64_t block;
+    zq_status st = make_request(&request, plan, n_threads, err);
+    if (!st) st = block_bytes(&block, plan, n_threads, err);
+    if (st) return st;
+    const struct zq_sample_file file = file_of(plan);
+    const uint64_t samples = zq_samples_bytes(&plan->config, &request, &file), all = block + 3 * (uint64_t)stream_values(plan) * sizeof(float);
+    *n_bytes = samples > all ? samples : all;
     return ZQ_OK;
 }
 
@@ -164,13 +202,29 @@ static void drop_pages(const struct zq_lesson *l)
     for (size_t i = 0; i < ckpt->n_files; i++) zq_map_drop(&ckpt->files[i].map, ckpt->files[i].map.bytes, ckpt->files[i].map.n_bytes);
 }
 
+/* Arrays for the streams, when nothing of making samples is in memory any more. */
+static zq_status take_streams(struct zq_lesson *l, zq_error *err)
+{
+    l->teacher_x = zq_alloc(l->n_values * sizeof(float));
+    l->student_x = zq_alloc(l->n_values * sizeof(float));
+    l->target = zq_alloc(l->n_values * sizeof(float));
+    if (l->teacher_x && l->student_x && l->target) return ZQ_OK;
+    return zq_fail(err, ZQ_ENOMEM, "no memory for the activations of %zu samples", l->plan->lesson.n);
+}
+
 static zq_status start(struct zq_lesson *l, zq_error *err)
 {
     const struct zq_lesson_settings *set = &l->plan->lesson;
-    const struct zq_sample_request request = {set->data, set->n, set->length, set->solve.seed, l->means->n_threads};
+    struct zq_sample_request request;
+    zq_status st = make_request(&request, l->plan, l->means->n_threads, err);
+    if (st) return st;
+    request.tick = l->means->tick;
+    request.user = l->means->user;
     int32_t *ids = zq_alloc_array(set->n * set->length, sizeof *ids);
     if (!ids) return zq_fail(err, ZQ_ENOMEM, "no memory for %zu samples of %zu ids", set->n, set->length);
-    zq_status st = zq_samples_make(ids, &request, l->model, err);
+    st = zq_samples_make(ids, &request, l->model, err);
+    drop_pages(l);
+    if (!st) st = take_streams(l, err);
     if (!st) st = embed(l, ids, err);
     drop_pages(l);
     zq_free(ids);
@@ -181,7 +235,8 @@ static zq_status restore(struct zq_lesson *l, const char *path, zq_error *err)
 {
     struct zq_map map = {0};
     const size_t n_bytes = l->n_values * sizeof(float);
-    zq_status st = zq_map_open(&map, path, err);
+    zq_status st = take_streams(l, err);
+    if (!st) st = zq_map_open(&map, path, err);
     if (st) return st;
     if (map.n_bytes == 2 * n_bytes) {
         memcpy(l->teacher_x, map.bytes, n_bytes);
@@ -211,14 +266,8 @@ zq_status zq_lesson_open(struct zq_lesson **out, const struct zq_plan *plan, con
     struct zq_lesson *l = zq_alloc_zero(sizeof *l);
     if (!l) return zq_fail(err, ZQ_ENOMEM, "no memory to distil a model");
     *l = (struct zq_lesson){.plan = plan, .means = means, .n_values = stream_values(plan), .layer = SIZE_MAX};
-    l->teacher_x = zq_alloc(l->n_values * sizeof(float));
-    l->student_x = zq_alloc(l->n_values * sizeof(float));
-    l->target = zq_alloc(l->n_values * sizeof(float));
-    zq_status st = ZQ_OK;
-    if (!l->teacher_x || !l->student_x || !l->target)
-        st = zq_fail(err, ZQ_ENOMEM, "no memory for the activations of %zu samples", plan->lesson.n);
     const zq_open_options open = {.n_threads = means->n_threads};
-    if (!st) st = zq_model_open(&l->model, plan->ckpt->dir, &open, err);
+    zq_status st = zq_model_open(&l->model, plan->ckpt->dir, &open, err);
     if (!st) st = streams ? restore(l, streams, err) : start(l, err);
     if (st) zq_lesson_close(l);
     else *out = l;

@@ -6,13 +6,15 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/rng.h"
+#include "base/threads.h"
+#include "model/session.h"
 
 #include <math.h>
 #include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_SOURCES = 16, MAX_TEXT = 1 << 30, AT_ONCE = 16, ROUNDS = 4 };
+enum { MAX_SOURCES = 16, MAX_TEXT = 1 << 30, MOST_AT_ONCE = 64, ROUNDS = 4, CACHE_BYTES = 512 << 20 };
 
 enum kind { FROM_FILE, FROM_CHANCE, FROM_SELF };
 
@@ -110,6 +112,44 @@ zq_status zq_samples_identity(json_t **out, const char *text, zq_error *err)
     return st;
 }
 
+/* ---- what writing costs ------------------------------------------------------------------------------------------- */
+
+/* Keys and values of one sequence. */
+static size_t cache_bytes(const struct zq_config *c, size_t length)
+{
+    return (length + 15) / 16 * 16 * c->n_layers * 2 * c->n_kv_heads * c->head_dim * sizeof(float);
+}
+
+/* Not more than there are: every sequence at once shares the reading of all weights, which is most of a step. */
+size_t zq_samples_at_once(const struct zq_config *c, const struct zq_sample_request *request)
+{
+    const size_t room = request->cache_bytes > CACHE_BYTES ? request->cache_bytes : CACHE_BYTES, each = cache_bytes(c, request->length);
+    size_t n = room / (each ? each : 1);
+    n = n > MOST_AT_ONCE ? MOST_AT_ONCE : n ? n : 1;
+    n = n > request->n ? request->n : n;
+    const size_t rounds = (request->n + n - 1) / n;
+    return (request->n + rounds - 1) / rounds;
+}
+
+static bool writes(const struct zq_sample_request *request)
+{
+    struct sources sources;
+    bool found = false;
+    if (parse(&sources, request->sources, NULL)) return false;
+    for (size_t i = 0; i < sources.n; i++) found |= sources.items[i].kind == FROM_SELF;
+    return found;
+}
+
+uint64_t zq_samples_bytes(const struct zq_config *c, const struct zq_sample_request *request, const struct zq_sample_file *file)
+{
+    const size_t token = (c->vocab + 6 * c->width + 2 * c->ffn_width) * sizeof(float); /* of a step: logits and activations */
+    const uint64_t ids = request->n * request->length * sizeof(int32_t);
+    if (!writes(request)) return ids + file->n_embedding_bytes;
+    const uint64_t resident = file->n_bytes > CACHE_BYTES ? file->n_block_bytes + file->n_outside_bytes : file->n_bytes;
+    if (c->kind != ZQ_DECODER) return ids + resident + request->length * token;
+    return ids + resident + zq_samples_at_once(c, request) * (cache_bytes(c, request->length) + token);
+}
+
 /* ---- making them -------------------------------------------------------------------------------------------------- */
 
 struct maker {
@@ -177,44 +217,98 @@ static zq_status from_text(const struct maker *m, const struct source *s, int32_
     return st;
 }
 
-/* One id from each row of logits, row i for sample i. */
-static zq_status draw(const struct maker *m, const float *logits, size_t n_rows, uint64_t *rng, int32_t *ids, size_t stride, zq_error *err)
+/* ---- ids drawn from logits */
+
+struct draw_work {
+    const float *logits; /* [n_rows, n_outputs] */
+    size_t n_outputs, vocab, stride;
+    uint64_t *states;    /* [n_rows] */
+    int32_t *ids;        /* row i goes to ids[i * stride] */
+};
+
+/* The id at which the running sum of the softmax passes a random share of it. No sorting: that would take longer than the model. */
+static int32_t draw_one(const float *logits, size_t n, uint64_t *state)
 {
-    zq_status st = ZQ_OK;
-    for (size_t i = 0; i < n_rows && !st; i++) {
-        zq_sampler sampler = {.temperature = 1, .state = zq_rng_next(rng)};
-        st = zq_sample(&sampler, logits + i * m->info.n_outputs, m->info.vocab, &ids[i * stride], err);
+    double sum = 0;
+    float largest = logits[0];
+    for (size_t i = 1; i < n; i++) largest = logits[i] > largest ? logits[i] : largest;
+    for (size_t i = 0; i < n; i++) sum += exp((double)(logits[i] - largest));
+    double left = (double)zq_rng_float(state) * sum;
+    for (size_t i = 0; i + 1 < n; i++) {
+        left -= exp((double)(logits[i] - largest));
+        if (left < 0) return (int32_t)i;
     }
-    return st;
+    return (int32_t)(n - 1);
 }
 
-/* n <= AT_ONCE samples side by side. */
+static void draw_range(void *work, size_t begin, size_t end, int thread)
+{
+    (void)thread;
+    const struct draw_work *w = work;
+    for (size_t i = begin; i < end; i++) w->ids[i * w->stride] = draw_one(w->logits + i * w->n_outputs, w->vocab, &w->states[i]);
+}
+
+static void draw(const struct maker *m, const float *logits, size_t n_rows, uint64_t *states, int32_t *ids, size_t stride)
+{
+    struct draw_work work = {logits, m->info.n_outputs, m->info.vocab, stride, states, ids};
+    if (n_rows == 1) draw_range(&work, 0, 1, 0);
+    else zq_parallel(m->request->n_threads, n_rows, 1, draw_range, &work);
+}
+
+/* ---- a model's own text */
+
+/* n samples side by side, each with a generator of its own. */
 static zq_status write_some(const struct maker *m, zq_session *s, int32_t *ids, size_t n, uint64_t *rng, zq_error *err)
 {
     const size_t length = m->request->length;
     zq_status st = ZQ_OK;
-    int32_t latest[AT_ONCE];
-    for (size_t i = 0; i < n; i++) latest[i] = m->first >= 0 ? m->first : random_id(m, rng);
+    int32_t latest[MOST_AT_ONCE];
+    uint64_t states[MOST_AT_ONCE];
+    for (size_t i = 0; i < n; i++) {
+        states[i] = zq_rng_next(rng);
+        latest[i] = m->first >= 0 ? m->first : random_id(m, &states[i]);
+    }
     for (size_t i = 0; i < n && !st; i++) st = zq_session_rewind(s, i, 0, err);
     for (size_t t = 0; t < length && !st; t++) {
-        zq_input inputs[AT_ONCE];
+        zq_input inputs[MOST_AT_ONCE];
         if (t)
             for (size_t i = 0; i < n; i++) latest[i] = ids[i * length + t - 1];
         for (size_t i = 0; i < n; i++) inputs[i] = (zq_input){.sequence = i, .ids = &latest[i], .n = 1};
         st = zq_session_step(s, inputs, n, err);
-        if (!st) st = draw(m, zq_session_logits(s, NULL), n, rng, ids + t, length, err);
+        if (!st) draw(m, zq_session_logits(s, NULL), n, states, ids + t, length);
+        if (!st && m->request->tick) st = m->request->tick(m->request->user, 0, err);
     }
     return st;
+}
+
+/* Drops what is resident of a large file when the step has come to another block: only one lies in memory at a time. */
+struct dropping {
+    const struct zq_checkpoint *ckpt;
+    size_t layer;
+};
+
+static void drop_others(void *user, size_t layer, enum zq_linear_role role, const struct zq_rows *in, size_t n_tokens)
+{
+    (void)role;
+    (void)in;
+    (void)n_tokens;
+    struct dropping *d = user;
+    if (layer == d->layer) return;
+    d->layer = layer;
+    for (size_t i = 0; i < d->ckpt->n_files; i++) zq_map_drop(&d->ckpt->files[i].map, d->ckpt->files[i].map.bytes, d->ckpt->files[i].map.n_bytes);
 }
 
 static zq_status write_samples(const struct maker *m, int32_t *ids, size_t n, uint64_t *rng, zq_error *err)
 {
     zq_session *s;
-    const zq_session_options so = {.n_threads = m->request->n_threads, .n_sequences = AT_ONCE, .max_length = m->request->length,
-                                   .max_batch_tokens = AT_ONCE};
+    const size_t at_once = zq_samples_at_once(&m->model->config, m->request);
+    const zq_session_options so = {.n_threads = m->request->n_threads, .n_sequences = at_once, .max_length = m->request->length,
+                                   .max_batch_tokens = at_once};
+    struct dropping dropping = {.ckpt = m->model->ckpt};
     zq_status st = zq_session_create(&s, m->model, &so, err);
-    for (size_t i = 0; i < n && !st; i += AT_ONCE)
-        st = write_some(m, s, ids + i * m->request->length, n - i < AT_ONCE ? n - i : AT_ONCE, rng, err);
+    if (!st && m->model->ckpt->n_bytes > CACHE_BYTES) s->tap = (struct zq_tap){drop_others, &dropping};
+    for (size_t i = 0; i < n && !st; i += at_once)
+        st = write_some(m, s, ids + i * m->request->length, n - i < at_once ? n - i : at_once, rng, err);
     zq_session_close(s);
     return st;
 }
@@ -234,7 +328,7 @@ static zq_status fill_sample(const struct maker *m, zq_session *s, int32_t mask,
         if (!st) st = zq_session_step(s, &input, 1, err);
         const float *logits = zq_session_logits(s, NULL);
         for (size_t t = (round + shift) % ROUNDS; t < length && !st; t += ROUNDS)
-            if (ids[t] == mask) st = draw(m, logits + t * m->info.n_outputs, 1, rng, ids + t, 1, err);
+            if (ids[t] == mask) draw(m, logits + t * m->info.n_outputs, 1, rng, ids + t, 1);
     }
     return st;
 }

@@ -11,7 +11,21 @@ struct zq_sample_request {
     size_t n, length; /* samples, and ids of each */
     uint64_t seed;
     int n_threads;
+    size_t cache_bytes; /* that `self` may take for keys and values; 512 MiB are granted anyway */
+    zq_status (*tick)(void *user, uint64_t n_bytes, zq_error *err); /* told now and then, with 0; may be NULL */
+    void *user;
 };
+
+/* Samples that a decoder writes side by side. It follows from configuration, samples and cache_bytes alone: in float models a
+ * product's last bits depend on the rows that share it. */
+size_t zq_samples_at_once(const struct zq_config *config, const struct zq_sample_request *request);
+
+/* What of the model's file is read while samples are made and embedded. */
+struct zq_sample_file {
+    uint64_t n_bytes, n_block_bytes, n_outside_bytes, n_embedding_bytes; /* all, the largest block, outside the blocks, the token embedding */
+};
+/* Resident memory that making samples takes at its peak. */
+uint64_t zq_samples_bytes(const struct zq_config *config, const struct zq_sample_request *request, const struct zq_sample_file *file);
 
 /* What tells two lists of sources apart: kinds, weights, and the SHA-256 of each file. A new reference; ZQ_EINVAL for a malformed
  * list, ZQ_EIO for a file that cannot be read. */

@@ -69,7 +69,7 @@ static void streams_are_what_the_models_compute(const struct shape *shape, const
     assert_int_equal(zq_lesson_open(&lesson, &plan, NULL, &means, NULL), ZQ_OK);
     int32_t ids[N_SAMPLES * LENGTH];
     zq_model *model;
-    const struct zq_sample_request request = {"random", N_SAMPLES, LENGTH, asked.seed, 1};
+    const struct zq_sample_request request = {.sources = "random", .n = N_SAMPLES, .length = LENGTH, .seed = asked.seed, .n_threads = 1};
     assert_int_equal(zq_model_open(&model, source, NULL, NULL), ZQ_OK);
     assert_int_equal(zq_samples_make(ids, &request, model, NULL), ZQ_OK);
     zq_model_close(model);
@@ -120,17 +120,24 @@ static void damaged_streams_are_refused(void **state)
     zq_plan_free(&plan);
 }
 
+enum { N = 20 };
+
+static zq_status make_samples(int32_t *ids, const char *sources, const zq_model *model, int n_threads, zq_error *err)
+{
+    const struct zq_sample_request request = {.sources = sources, .n = N, .length = LENGTH, .seed = 1, .n_threads = n_threads};
+    return zq_samples_make(ids, &request, model, err);
+}
+
 static void sources_are_shared_by_weight(void **state)
 {
     (void)state;
     const char *source = make_model("shares", &tiny_llama);
-    enum { N = 20 };
     zq_model *model;
     assert_int_equal(zq_model_open(&model, source, NULL, NULL), ZQ_OK);
     int32_t random[N * LENGTH], mixed[N * LENGTH], again[N * LENGTH];
-    assert_int_equal(zq_samples_make(random, &(struct zq_sample_request){"random", N, LENGTH, 1, 1}, model, NULL), ZQ_OK);
-    assert_int_equal(zq_samples_make(mixed, &(struct zq_sample_request){"random:3,self:1", N, LENGTH, 1, 1}, model, NULL), ZQ_OK);
-    assert_int_equal(zq_samples_make(again, &(struct zq_sample_request){"random:3,self:1", N, LENGTH, 1, 2}, model, NULL), ZQ_OK);
+    assert_int_equal(make_samples(random, "random", model, 1, NULL), ZQ_OK);
+    assert_int_equal(make_samples(mixed, "random:3,self:1", model, 1, NULL), ZQ_OK);
+    assert_int_equal(make_samples(again, "random:3,self:1", model, 2, NULL), ZQ_OK);
     assert_memory_equal(mixed, random, 15 * LENGTH * sizeof *mixed);
     assert_memory_not_equal(mixed + 15 * LENGTH, random + 15 * LENGTH, 5 * LENGTH * sizeof *mixed);
     assert_memory_equal(mixed, again, sizeof mixed);
@@ -138,7 +145,7 @@ static void sources_are_shared_by_weight(void **state)
     zq_error err;
     static const char *const wrong[] = {"", "self,", ":2", "self:0", "random:-1"};
     for (size_t i = 0; i < ZQ_LEN(wrong); i++)
-        assert_int_equal(zq_samples_make(random, &(struct zq_sample_request){wrong[i], N, LENGTH, 1, 1}, model, &err), ZQ_EINVAL);
+        assert_int_equal(make_samples(random, wrong[i], model, 1, &err), ZQ_EINVAL);
     zq_model_close(model);
 }
 
