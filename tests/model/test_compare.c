@@ -107,10 +107,10 @@ static void expect_values(struct expected *x)
 
 static void assert_near(double got, double want, double tolerance)
 {
-    if (!(fabs(got - want) <= tolerance * (1e-3 + fabs(want)))) fail_msg("%.12g instead of %.12g", got, want);
+    if (!(fabs(got - want) <= tolerance * (1 + fabs(want)))) fail_msg("%.12g instead of %.12g", got, want);
 }
 
-static void assert_spread(const zq_spread *got, const double *x)
+static void assert_spread(const zq_spread *got, const double *x, double tolerance)
 {
     double mean = 0, squares = 0, min = x[0], max = x[0];
     for (int i = 0; i < N_WINDOWS; i++) {
@@ -119,40 +119,50 @@ static void assert_spread(const zq_spread *got, const double *x)
         max = x[i] > max ? x[i] : max;
     }
     for (int i = 0; i < N_WINDOWS; i++) squares += (x[i] - mean) * (x[i] - mean);
-    assert_near(got->mean, mean, 1e-9);
-    assert_near(got->min, min, 1e-9);
-    assert_near(got->max, max, 1e-9);
-    assert_near(got->error, sqrt(squares / (N_WINDOWS - 1) / N_WINDOWS), 1e-9);
+    assert_near(got->mean, mean, tolerance);
+    assert_near(got->min, min, tolerance);
+    assert_near(got->max, max, tolerance);
+    assert_near(got->error, sqrt(squares / (N_WINDOWS - 1) / N_WINDOWS), tolerance);
 }
 
+/* tolerance: of what depends on the original, a float model. */
+static void check_values(const struct expected *x, int n_threads, double tolerance)
+{
+    zq_comparison c;
+    const zq_compare_options o = {.n_threads = n_threads, .window = WINDOW, .limit = WINDOW * N_WINDOWS + 5};
+    OK(zq_compare(original, quantized, text, text_bytes, &o, &c, err));
+    assert_int_equal(c.kind, ZQ_DECODER);
+    assert_int_equal(c.n_sequences, N_WINDOWS);
+    assert_int_equal(c.n_tokens, N_WINDOWS * (WINDOW - 1));
+    assert_spread(&c.nll[0], x->nll[0], tolerance);
+    assert_spread(&c.nll[1], x->nll[1], 1e-9);
+    double difference[N_WINDOWS];
+    for (int w = 0; w < N_WINDOWS; w++) difference[w] = x->nll[1][w] - x->nll[0][w];
+    assert_spread(&c.nll_difference, difference, tolerance);
+    assert_true(c.nll_difference.error < c.nll[0].error / 3); /* the point of pairing */
+    assert_spread(&c.kl, x->kl, tolerance);
+    assert_spread(&c.top1, x->top1, tolerance);
+    assert_true(isnan(c.cosine.mean));
+    for (size_t l = 0; l <= c.n_layers; l++) {
+        assert_near(c.layers[l].relative, sqrt(x->error[l] / x->norm[l]), tolerance);
+        /* |b - a|^2 = |a|^2 + |b|^2 - 2ab: for states of nearly the same length the cosine follows from the error */
+        assert_near(c.layers[l].cosine, 1 - x->error[l] / x->norm[l] / 2, 5e-3);
+    }
+    assert_true(c.layers[0].relative == 0 && c.layers[0].cosine == 1 && c.layers[6].relative > 0.01);
+    zq_comparison_free(&c);
+    assert_null(c.layers);
+}
+
+/* With as many threads as the plain sessions have, products of the float model are cut into the same strips. Another cut lets BLAS add up
+ * in another order: sums of 256 to 1024 products then differ by some sqrt(1024) * 2^-24 = 2e-6 of the largest, as do logits. Those of the
+ * quantized model stay the same. */
 static void test_decoder(void **state)
 {
     (void)state;
     struct expected x = {0};
     expect_values(&x);
-    zq_comparison c;
-    const zq_compare_options o = {.n_threads = 2, .window = WINDOW, .limit = WINDOW * N_WINDOWS + 5};
-    OK(zq_compare(original, quantized, text, text_bytes, &o, &c, err));
-    assert_int_equal(c.kind, ZQ_DECODER);
-    assert_int_equal(c.n_sequences, N_WINDOWS);
-    assert_int_equal(c.n_tokens, N_WINDOWS * (WINDOW - 1));
-    assert_spread(&c.nll[0], x.nll[0]);
-    assert_spread(&c.nll[1], x.nll[1]);
-    double difference[N_WINDOWS];
-    for (int w = 0; w < N_WINDOWS; w++) difference[w] = x.nll[1][w] - x.nll[0][w];
-    assert_spread(&c.nll_difference, difference);
-    assert_true(c.nll_difference.error < c.nll[0].error / 3); /* the point of pairing */
-    assert_spread(&c.kl, x.kl);
-    assert_spread(&c.top1, x.top1);
-    assert_true(isnan(c.cosine.mean));
-    for (size_t l = 0; l <= c.n_layers; l++) {
-        assert_near(c.layers[l].relative, sqrt(x.error[l] / x.norm[l]), 1e-9);
-        /* |b - a|^2 = |a|^2 + |b|^2 - 2ab: for states of nearly the same length the cosine follows from the error */
-        assert_near(c.layers[l].cosine, 1 - x.error[l] / x.norm[l] / 2, 5e-3);
-    }
-    assert_true(c.layers[0].relative == 0 && c.layers[0].cosine == 1 && c.layers[6].relative > 0.01);
-    zq_comparison_free(&c);
-    assert_null(c.layers);
+    check_values(&x, 1, 1e-9);
+    check_values(&x, 2, 2e-5);
 }
 
 static void test_itself(void **state)
