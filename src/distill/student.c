@@ -3,6 +3,7 @@
 #include "distill/student.h"
 
 #include "base/alloc.h"
+#include "base/carve.h"
 #include "base/threads.h"
 #include "distill/fake.h"
 #include "model/modules.h"
@@ -10,63 +11,37 @@
 
 #include <math.h>
 
-/* With base NULL it only measures. */
-struct carver {
-    uint8_t *base;
-    size_t used;
-    bool overflow;
-};
-
-/* n_rows * n_cols floats, rounded up to 64 bytes. */
-static float *carve(struct carver *c, size_t n_rows, size_t n_cols)
-{
-    size_t n, n_bytes, end;
-    const bool fits = zq_mul(n_rows, n_cols, &n) && zq_mul(n, sizeof(float), &n_bytes) && zq_add(n_bytes, 63, &n_bytes);
-    if (!fits || !zq_add(c->used, n_bytes / 64 * 64, &end)) {
-        c->overflow = true;
-        return NULL;
-    }
-    float *p = c->base ? (float *)(void *)(c->base + c->used) : NULL;
-    c->used = end;
-    return p;
-}
-
-static size_t *carve_sizes(struct carver *c, size_t n)
-{
-    return (size_t *)(void *)carve(c, n, sizeof(size_t) / sizeof(float));
-}
-
 /* Either all parameters or all gradients, in one order. */
-static void carve_weights(struct zq_student *s, struct carver *c, bool gradients)
+static void carve_weights(struct zq_student *s, struct zq_carver *c, bool gradients)
 {
     struct zq_student_norm *const norms[] = {&s->norm1, &s->norm2};
     const char *const names[] = {s->config.arch->names.norm1, s->config.arch->names.norm2};
     for (int r = 0; r < ZQ_N_LINEARS; r++) {
         struct zq_student_linear *l = &s->linear[r];
-        *(gradients ? &l->dw : &l->w) = carve(c, l->n_rows, l->n_cols);
-        *(gradients ? &l->dbias : &l->bias) = carve(c, l->n_rows, 1);
+        *(gradients ? &l->dw : &l->w) = zq_carve_floats(c, l->n_rows, l->n_cols);
+        *(gradients ? &l->dbias : &l->bias) = zq_carve_floats(c, l->n_rows, 1);
     }
     for (size_t i = 0; i < ZQ_LEN(norms); i++) {
         if (!names[i]) continue;
-        *(gradients ? &norms[i]->dgamma : &norms[i]->gamma) = carve(c, s->config.width, 1);
-        if (!s->config.arch->rms) *(gradients ? &norms[i]->dbeta : &norms[i]->beta) = carve(c, s->config.width, 1);
+        *(gradients ? &norms[i]->dgamma : &norms[i]->gamma) = zq_carve_floats(c, s->config.width, 1);
+        if (!s->config.arch->rms) *(gradients ? &norms[i]->dbeta : &norms[i]->beta) = zq_carve_floats(c, s->config.width, 1);
     }
 }
 
-static void carve_parameters(struct zq_student *s, struct carver *c)
+static void carve_parameters(struct zq_student *s, struct zq_carver *c)
 {
     const size_t before = c->used;
-    s->params = carve(c, 0, 0);
+    s->params = zq_carve_floats(c, 0, 0);
     carve_weights(s, c, false);
     s->n_params = (c->used - before) / sizeof(float);
-    s->grads = carve(c, 0, 0);
+    s->grads = zq_carve_floats(c, 0, 0);
     if (s->trains) carve_weights(s, c, true);
     for (int r = 0; r < ZQ_N_LINEARS; r++) {
         struct zq_student_linear *l = &s->linear[r];
         l->fake = l->w;
         if (!l->n_rows || l->layout.spec.w_bits == 16) continue;
-        l->fake = carve(c, l->n_rows, l->n_cols);
-        if (l->layout.row_groups) l->shared = carve(c, l->n_rows, 1);
+        l->fake = zq_carve_floats(c, l->n_rows, l->n_cols);
+        if (l->layout.row_groups) l->shared = zq_carve_floats(c, l->n_rows, 1);
     }
 }
 
@@ -74,7 +49,7 @@ static void carve_parameters(struct zq_student *s, struct carver *c)
 enum { INTO_ATTENTION = 1 << ZQ_QKV | 1 << ZQ_Q | 1 << ZQ_K | 1 << ZQ_V, INTO_FFN = 1 << ZQ_GATE | 1 << ZQ_UP };
 
 /* The forms in which the maps of a set read f [T, n] (NULL: the caller's array). keep: the floats are needed after them. */
-static struct zq_student_input carve_input(struct zq_student *s, struct carver *c, float *f, size_t n, unsigned maps, bool keep)
+static struct zq_student_input carve_input(struct zq_student *s, struct zq_carver *c, float *f, size_t n, unsigned maps, bool keep)
 {
     struct zq_student_input in = {.f = f, .n = n};
     bool codes = false;
@@ -83,48 +58,48 @@ static struct zq_student_input carve_input(struct zq_student *s, struct carver *
         if (s->linear[r].layout.spec.a_bits == 8) codes = true;
         else keep = true;
     }
-    if (codes) in.fake = keep ? carve(c, s->max_tokens, n) : f;
+    if (codes) in.fake = keep ? zq_carve_floats(c, s->max_tokens, n) : f;
     return in;
 }
 
-static void carve_adam(struct zq_student *s, struct carver *c)
+static void carve_adam(struct zq_student *s, struct zq_carver *c)
 {
     const size_t T = s->max_tokens, D = s->config.width;
-    s->start = carve(c, s->n_params, 1);
-    s->moments = carve(c, s->n_params, 2);
-    s->batch_x = carve(c, T, D);
-    s->batch_target = carve(c, T, D);
-    s->batch_out = carve(c, T, D);
-    s->row_sums = (double *)(void *)carve(c, T, sizeof(double) / sizeof(float));
+    s->start = zq_carve_floats(c, s->n_params, 1);
+    s->moments = zq_carve_floats(c, s->n_params, 2);
+    s->batch_x = zq_carve_floats(c, T, D);
+    s->batch_target = zq_carve_floats(c, T, D);
+    s->batch_out = zq_carve_floats(c, T, D);
+    s->row_sums = zq_carve(c, T, sizeof *s->row_sums);
 }
 
-static void carve_activations(struct zq_student *s, struct carver *c)
+static void carve_activations(struct zq_student *s, struct zq_carver *c)
 {
     const struct zq_config *g = &s->config;
     const size_t T = s->max_tokens, D = g->width, A = g->n_heads * g->head_dim;
     const bool post = g->norm == ZQ_NORM_POST, shared = g->norm == ZQ_NORM_PARALLEL && !g->arch->names.norm2;
-    s->norm1.stats = carve(c, T, 2);
-    s->norm2.stats = carve(c, T, 2);
-    s->normed1 = carve(c, T, D);
-    if (!post && g->arch->names.norm2) s->normed2 = carve(c, T, D);
-    if (post) s->last = carve(c, T, D);
-    s->qkv = carve(c, T, s->ld_qkv);
-    s->attended = carve(c, T, A);
-    s->mid = carve(c, T, D);
-    s->up = carve(c, T, g->ffn_width);
-    if (g->gated) s->gate = carve(c, T, g->ffn_width);
-    s->act = carve(c, T, g->ffn_width);
+    s->norm1.stats = zq_carve_floats(c, T, 2);
+    s->norm2.stats = zq_carve_floats(c, T, 2);
+    s->normed1 = zq_carve_floats(c, T, D);
+    if (!post && g->arch->names.norm2) s->normed2 = zq_carve_floats(c, T, D);
+    if (post) s->last = zq_carve_floats(c, T, D);
+    s->qkv = zq_carve_floats(c, T, s->ld_qkv);
+    s->attended = zq_carve_floats(c, T, A);
+    s->mid = zq_carve_floats(c, T, D);
+    s->up = zq_carve_floats(c, T, g->ffn_width);
+    if (g->gated) s->gate = zq_carve_floats(c, T, g->ffn_width);
+    s->act = zq_carve_floats(c, T, g->ffn_width);
     s->attention_in = carve_input(s, c, post ? NULL : s->normed1, D, INTO_ATTENTION | (shared ? INTO_FFN : 0), post);
     s->o_in = carve_input(s, c, s->attended, A, 1 << ZQ_O, false);
     s->ffn_in = shared ? s->attention_in : carve_input(s, c, post ? s->normed1 : s->normed2, D, INTO_FFN, post);
     s->down_in = carve_input(s, c, s->act, g->ffn_width, 1 << ZQ_DOWN, false);
     if (!s->trains) return;
-    s->d_stream = carve(c, T, D);
-    s->d_in = carve(c, T, D);
-    s->d_qkv = carve(c, T, s->ld_qkv);
-    s->d_attended = carve(c, T, A);
-    s->d_up = carve(c, T, g->ffn_width);
-    if (g->gated) s->d_gate = carve(c, T, g->ffn_width);
+    s->d_stream = zq_carve_floats(c, T, D);
+    s->d_in = zq_carve_floats(c, T, D);
+    s->d_qkv = zq_carve_floats(c, T, s->ld_qkv);
+    s->d_attended = zq_carve_floats(c, T, A);
+    s->d_up = zq_carve_floats(c, T, g->ffn_width);
+    if (g->gated) s->d_gate = zq_carve_floats(c, T, g->ffn_width);
 }
 
 static size_t largest_row(const struct zq_student *s)
@@ -134,19 +109,19 @@ static size_t largest_row(const struct zq_student *s)
     return n;
 }
 
-static void carve_all(struct zq_student *s, struct carver *c)
+static void carve_all(struct zq_student *s, struct zq_carver *c)
 {
     const size_t half = s->config.n_rotated / 2, attend = zq_student_attend_floats(s->max_length), fake = zq_fake_thread_floats(largest_row(s));
     carve_parameters(s, c);
     carve_activations(s, c);
     if (s->adam) carve_adam(s, c);
-    s->begins = carve_sizes(c, s->max_sequences + 1);
-    s->lengths = carve_sizes(c, s->max_sequences);
-    s->positions = carve_sizes(c, s->max_tokens);
-    s->cos = carve(c, s->max_length, half);
-    s->sin = carve(c, s->max_length, half);
+    s->begins = zq_carve(c, s->max_sequences + 1, sizeof(size_t));
+    s->lengths = zq_carve(c, s->max_sequences, sizeof(size_t));
+    s->positions = zq_carve(c, s->max_tokens, sizeof(size_t));
+    s->cos = zq_carve_floats(c, s->max_length, half);
+    s->sin = zq_carve_floats(c, s->max_length, half);
     s->thread_floats = ((attend > fake ? attend : fake) + 15) / 16 * 16;
-    s->scratch = carve(c, (size_t)s->n_threads, s->thread_floats);
+    s->scratch = zq_carve_floats(c, (size_t)s->n_threads, s->thread_floats);
 }
 
 static struct zq_heads heads_of(const struct zq_config *c)
@@ -168,7 +143,7 @@ static zq_status check(const struct zq_student_options *o, zq_error *err)
 }
 
 /* Everything but the memory: sizes, and pointers as offsets from `base`. */
-static void plan(struct zq_student *s, const struct zq_student_options *o, struct carver *c)
+static void plan(struct zq_student *s, const struct zq_student_options *o, struct zq_carver *c)
 {
     *s = (struct zq_student){
         .config = *o->config, .n_threads = o->n_threads, .trains = o->trains, .adam = o->trains && o->adam,
@@ -190,7 +165,7 @@ zq_status zq_student_shape(struct zq_student *out, size_t *n_bytes, const struct
     *n_bytes = 0;
     zq_status st = check(options, err);
     if (st) return st;
-    struct carver c = {0};
+    struct zq_carver c = {0};
     plan(out, options, &c);
     if (c.overflow) return zq_fail(err, ZQ_ELIMIT, "the memory to train a block on %zu tokens is no number", options->max_tokens);
     *n_bytes = c.used;
@@ -215,7 +190,7 @@ zq_status zq_student_create(struct zq_student **out, const struct zq_student_opt
         zq_free(s);
         return zq_fail(err, ZQ_ENOMEM, "no memory to train a block: %zu bytes", n_bytes);
     }
-    struct carver c = {.base = memory};
+    struct zq_carver c = {.base = memory};
     plan(s, options, &c);
     s->memory = memory;
     zq_rotary_tables(&s->config, s->max_length, s->cos, s->sin);

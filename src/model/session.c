@@ -2,36 +2,18 @@
 #include "model/session.h"
 
 #include "base/alloc.h"
+#include "base/carve.h"
 #include "model/simulate.h"
 
 #include <string.h>
 
-/* Carves arrays out of one block. With base NULL it only measures: one code path for size and layout. */
-struct carver {
-    uint8_t *base;
-    size_t used;
-    bool overflow;
-};
-
-static void *carve(struct carver *c, size_t n, size_t item_bytes)
-{
-    size_t n_bytes, end;
-    if (!zq_mul(n, item_bytes, &n_bytes) || !zq_add(n_bytes, 63, &n_bytes) || !zq_add(c->used, n_bytes / 64 * 64, &end)) {
-        c->overflow = true;
-        return NULL;
-    }
-    void *p = c->base ? c->base + c->used : NULL;
-    c->used = end;
-    return p;
-}
-
-static struct zq_rows carve_rows(const struct zq_session *s, struct carver *c, size_t n, size_t width, bool codes)
+static struct zq_rows carve_rows(const struct zq_session *s, struct zq_carver *c, size_t n, size_t width, bool codes)
 {
     struct zq_rows r = {.ld = width};
-    r.f = carve(c, n * width, sizeof(float));
+    r.f = zq_carve_floats(c, n, width);
     if (codes) {
-        r.q = carve(c, n * zq_codes_ld(s->ops.plugin, width), 1);
-        r.scale = carve(c, n, sizeof(float));
+        r.q = zq_carve(c, n * zq_codes_ld(s->ops.plugin, width), 1);
+        r.scale = zq_carve(c, n, sizeof(float));
     }
     return r;
 }
@@ -69,7 +51,7 @@ static size_t thread_floats(const struct zq_model *m)
 }
 
 /* c: where operators run; here: what this processor reads and writes. They are the same without a device. */
-static void carve_activations(struct zq_session *s, struct carver *c, struct carver *here)
+static void carve_activations(struct zq_session *s, struct zq_carver *c, struct zq_carver *here)
 {
     const struct zq_model *m = s->model;
     const struct zq_config *g = &m->config;
@@ -78,46 +60,46 @@ static void carve_activations(struct zq_session *s, struct carver *c, struct car
     const bool attention_q = all_forms(m, offsetof(struct zq_block, attention_in)).q, ffn_q = all_forms(m, offsetof(struct zq_block, ffn_in)).q;
     const bool post = g->norm == ZQ_NORM_POST;
     s->x = carve_rows(s, c, T, D, post && (attention_q || ffn_q));
-    if (zq_linear_exists(&m->project_in)) s->embedded = carve(c, T * g->embed_width, sizeof(float));
+    if (zq_linear_exists(&m->project_in)) s->embedded = zq_carve_floats(c, T, g->embed_width);
     if (!post) s->h = carve_rows(s, c, T, D, attention_q || ffn_q);
     if (g->norm == ZQ_NORM_PARALLEL && m->blocks[0].norm2.gamma) s->h2 = carve_rows(s, c, T, D, ffn_q);
     s->ld_qkv = (g->n_heads + 2 * g->n_kv_heads) * g->head_dim;
-    s->qkv = carve(c, T * s->ld_qkv, sizeof(float));
+    s->qkv = zq_carve_floats(c, T, s->ld_qkv);
     s->attended = carve_rows(s, c, T, g->n_heads * g->head_dim, all_forms(m, offsetof(struct zq_block, o_in)).q);
     s->ffn = carve_rows(s, c, T, g->ffn_width, all_forms(m, offsetof(struct zq_block, down_in)).q);
-    if (g->gated) s->gate = carve(c, T * g->ffn_width, sizeof(float));
+    if (g->gated) s->gate = zq_carve_floats(c, T, g->ffn_width);
     s->selected = carve_rows(s, c, R, D, true);
     s->transformed = carve_rows(s, c, R, D, true);
-    if (zq_linear_exists(&m->project_out)) s->projected = carve(c, R * g->embed_width, sizeof(float));
-    if (g->kind != ZQ_ENCODER) s->logits = carve(c, R, row_bytes);
+    if (zq_linear_exists(&m->project_out)) s->projected = zq_carve_floats(c, R, g->embed_width);
+    if (g->kind != ZQ_ENCODER) s->logits = zq_carve(c, R, row_bytes);
     s->host_logits = s->logits;
     s->host_x = NULL;
     if (c != here) {
-        if (g->kind != ZQ_ENCODER) s->host_logits = carve(here, R, row_bytes);
-        s->host_x = carve(here, T * max_size(D, g->embed_width), sizeof(float));
+        if (g->kind != ZQ_ENCODER) s->host_logits = zq_carve(here, R, row_bytes);
+        s->host_x = zq_carve_floats(here, T, max_size(D, g->embed_width));
     }
-    if (s->keep_hidden) s->hidden = carve(here, (g->n_layers + 1) * T * D, sizeof(float));
-    s->codes = carve(here, max_size(D, g->embed_width), 1);
-    s->row = carve(here, D, sizeof(float));
-    if (m->simulation) s->simulated = carve(here, T * m->simulation->widest, sizeof(float));
+    if (s->keep_hidden) s->hidden = zq_carve_floats(here, (g->n_layers + 1) * T, D);
+    s->codes = zq_carve(here, max_size(D, g->embed_width), 1);
+    s->row = zq_carve(here, D, sizeof(float));
+    if (m->simulation) s->simulated = zq_carve_floats(here, T, m->simulation->widest);
 }
 
-static void carve_state(struct zq_session *s, struct carver *c, struct carver *here)
+static void carve_state(struct zq_session *s, struct zq_carver *c, struct zq_carver *here)
 {
     const struct zq_config *g = &s->model->config;
     const size_t floats_per_position = g->n_kv_heads * g->head_dim;
     const bool causal = g->arch->causal;
     s->kv_capacity = causal ? (s->max_length + 15) / 16 * 16 : s->max_batch_tokens + 16 * s->n_sequences;
     if (!zq_mul(s->kv_capacity, floats_per_position, &s->kv_floats)) c->overflow = true;
-    s->kv = carve(c, causal ? s->n_sequences * g->n_layers * 2 : 2, s->kv_floats * sizeof(float));
-    s->cos = carve(c, s->max_length * (g->n_rotated / 2), sizeof(float));
-    s->sin = carve(c, s->max_length * (g->n_rotated / 2), sizeof(float));
-    s->lengths = carve(here, s->n_sequences, sizeof *s->lengths);
-    s->spans = carve(here, s->n_sequences, sizeof *s->spans);
-    s->slots = carve(here, s->n_sequences, sizeof *s->slots);
-    s->tiles = carve(here, s->max_batch_tokens / 16 + 2 * s->n_sequences, sizeof *s->tiles);
+    s->kv = zq_carve_floats(c, causal ? s->n_sequences * g->n_layers * 2 : 2, s->kv_floats);
+    s->cos = zq_carve_floats(c, s->max_length, g->n_rotated / 2);
+    s->sin = zq_carve_floats(c, s->max_length, g->n_rotated / 2);
+    s->lengths = zq_carve(here, s->n_sequences, sizeof *s->lengths);
+    s->spans = zq_carve(here, s->n_sequences, sizeof *s->spans);
+    s->slots = zq_carve(here, s->n_sequences, sizeof *s->slots);
+    s->tiles = zq_carve(here, s->max_batch_tokens / 16 + 2 * s->n_sequences, sizeof *s->tiles);
     s->ops.thread_floats = s->ops.plugin ? 0 : thread_floats(s->model);
-    s->ops.scratch = carve(here, (size_t)zq_team_size(s->ops.team) * s->ops.thread_floats, sizeof(float));
+    s->ops.scratch = zq_carve_floats(here, (size_t)zq_team_size(s->ops.team), s->ops.thread_floats);
 }
 
 static zq_status resolve(struct zq_session *s, const zq_session_options *o, zq_error *err)
@@ -147,7 +129,7 @@ static zq_status resolve(struct zq_session *s, const zq_session_options *o, zq_e
 static zq_status take_memory(struct zq_session *s, zq_error *err)
 {
     const struct zq_ops *ops = &s->ops;
-    struct carver c = {0}, apart = {0}, *here = ops->plugin ? &apart : &c;
+    struct zq_carver c = {0}, apart = {0}, *here = ops->plugin ? &apart : &c;
     carve_activations(s, &c, here);
     carve_state(s, &c, here);
     const bool overflow = c.overflow || here->overflow;
@@ -155,8 +137,8 @@ static zq_status take_memory(struct zq_session *s, zq_error *err)
     if (ops->plugin && s->memory) s->host_memory = zq_alloc(apart.used);
     if (!s->memory || (ops->plugin && !s->host_memory))
         return zq_fail(err, ZQ_ENOMEM, "%s: no memory for a session of %zu MiB", s->model->dir, (c.used + apart.used) >> 20);
-    c = (struct carver){.base = s->memory};
-    apart = (struct carver){.base = s->host_memory};
+    c = (struct zq_carver){.base = s->memory};
+    apart = (struct zq_carver){.base = s->host_memory};
     carve_activations(s, &c, here);
     carve_state(s, &c, here);
     return ZQ_OK;

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "base/alloc.h"
+#include "base/carve.h"
 #include "base/cursor.h"
 #include "base/json.h"
 #include "base/pattern.h"
@@ -54,6 +55,35 @@ static void sizes_do_not_wrap(void **state)
     char *p = zq_alloc(4);
     assert_null(zq_realloc(p, 4, SIZE_MAX));
     zq_free(p);
+}
+
+/* Measuring and assigning agree; arrays begin on cache lines and do not touch; a size that is none spoils all that follows. */
+static void carving(void **state)
+{
+    (void)state;
+    struct zq_carver measure = {0};
+    assert_null(zq_carve(&measure, 3, 5));
+    assert_null(zq_carve_floats(&measure, 9, 2));
+    assert_null(zq_carve(&measure, 0, 8));
+    assert_null(zq_carve(&measure, 64, 1));
+    assert_true(!measure.overflow && measure.used == 64 + 128 + 0 + 64);
+    struct zq_carver c = {.base = zq_alloc(measure.used)};
+    uint8_t *base = c.base, *bytes = zq_carve(&c, 3, 5);
+    float *floats = zq_carve_floats(&c, 9, 2);
+    assert_ptr_equal(bytes, base);
+    assert_ptr_equal(floats, base + 64);
+    assert_ptr_equal(zq_carve(&c, 0, 8), base + 192);
+    assert_ptr_equal(zq_carve(&c, 64, 1), base + 192);
+    assert_true(!c.overflow && c.used == measure.used);
+    zq_free(base);
+    static const size_t sizes[][2] = {{SIZE_MAX / 8 + 1, 2}, {SIZE_MAX / 4, 1}, {SIZE_MAX / 8 - 4, 2}, {SIZE_MAX, SIZE_MAX}};
+    for (size_t i = 0; i < ZQ_LEN(sizes); i++) {
+        c = (struct zq_carver){.used = 64};
+        assert_null(zq_carve_floats(&c, sizes[i][0], sizes[i][1]));
+        assert_true(c.overflow);
+        assert_null(zq_carve(&c, 1, 1));
+        assert_true(c.overflow && c.used == 64);
+    }
 }
 
 static void growing_keeps_contents(void **state)
@@ -568,7 +598,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(allocation_is_aligned),
         cmocka_unit_test(sizes_do_not_wrap),
-        cmocka_unit_test(growing_keeps_contents),
+        cmocka_unit_test(carving), cmocka_unit_test(growing_keeps_contents),
         cmocka_unit_test(strings_are_copied),
         cmocka_unit_test(the_chosen_allocation_fails),
 #ifndef NDEBUG
