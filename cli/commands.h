@@ -4,6 +4,7 @@
 
 #include "options.h"
 
-extern const struct command cmd_quantize, cmd_generate, cmd_eval, cmd_compare, cmd_forward, cmd_embed, cmd_classify, cmd_tokenize, cmd_inspect;
+extern const struct command cmd_quantize, cmd_generate, cmd_eval, cmd_compare, cmd_forward, cmd_embed, cmd_classify, cmd_tokenize, cmd_inspect,
+    cmd_bench;
 
 #endif

@@ -9,6 +9,7 @@
 
 static const struct command *const commands[] = {
     &cmd_quantize, &cmd_generate, &cmd_eval, &cmd_compare, &cmd_forward, &cmd_embed, &cmd_classify, &cmd_tokenize, &cmd_inspect,
+    &cmd_bench,
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 

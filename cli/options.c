@@ -209,7 +209,7 @@ zq_status options_parse(const struct command *command, int n_args, char **args, 
         }
     }
     const bool first = *command->operand != NULL;
-    if (first && (!command->operand2 || *command->operand2)) return ZQ_OK;
+    if ((first || command->operand_optional) && (!command->operand2 || *command->operand2)) return ZQ_OK;
     return fail(err, ZQ_EINVAL, "%s is missing: zq %s %s", first ? command->operand2_name : command->operand_name, command->name, command->usage);
 }
 

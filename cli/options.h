@@ -30,7 +30,8 @@ struct command {
     const char *details;    /* sentences for --help; may be NULL */
     const char *example;
     const struct option *options;
-    const char **operand;   /* receives the operand, which must be given */
+    const char **operand;   /* receives the operand, which must be given unless operand_optional */
+    bool operand_optional;
     const char *operand_name;
     const char **operand2;  /* receives a second one, which must be given too; NULL: there is none */
     const char *operand2_name;

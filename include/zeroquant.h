@@ -436,6 +436,52 @@ ZQ_API const char *zq_quantize_report_remark(const zq_quantize_report *report, s
 /* The text of zq-report.json (also written into out_dir). Owned by the report. */
 ZQ_API const char *zq_quantize_report_json(const zq_quantize_report *report);
 
+/* ---- measuring speed ---------------------------------------------------------------------------------------------- */
+
+/* Names of shapes: published models without their weights ("bert-base", "gpt-350m", ...). NULL past the end. */
+ZQ_API const char *zq_shape_name(size_t index);
+
+typedef struct zq_shape_options {
+    zq_open_options open;
+    const char *scheme;   /* as in zq_quantize_options, or of float weights: "bf16" (also "float"), "f16", "f32" */
+    const char *group;    /* as in zq_quantize_options */
+    bool embeddings_int8;
+    size_t n_layers;      /* 0: all of the shape */
+} zq_shape_options;
+
+/* Opens a model of a shape with random weights, written straight into the kernels' tiles: no checkpoint is needed, and no float copy made.
+ * Closed and used like any other; it has no tokenizer, and what it predicts means nothing. Returns ZQ_OK, ZQ_EINVAL (shape, scheme, group;
+ * lists the names), ZQ_ENOMEM and what zq_model_open returns. */
+ZQ_API zq_status zq_shape_open(zq_model **out, const char *shape, const zq_shape_options *options, zq_error *err);
+
+/* One measured rate. Strings are valid during the call. */
+typedef struct zq_bench_row {
+    const char *name;     /* "encode.16x128", "prompt.1x512", "decode.1x512", "first32.1x128": batch x tokens */
+    const char *unit;     /* "sequences/s", "tokens/s", "GB", ... */
+    double median, best;
+    double limit, share;  /* of this machine, and median / limit; NaN: unknown */
+    const char *bound;    /* what the limit is: "int8", "memory", ...; NULL: unknown */
+    int threads;
+    const char *level;    /* of the kernels: "avx2", ... */
+    const char *math;     /* "exact" */
+    size_t batch, length; /* sequences, and tokens of each */
+} zq_bench_row;
+
+typedef struct zq_bench_options {
+    int n_threads;
+    size_t batch;         /* sequences at the same time; 0: 1 */
+    size_t prompt;        /* tokens of a prompt, or of a sequence of an encoder; 0: 128 */
+    size_t decode;        /* decoders: tokens of each sequence after the prompt; 0: none */
+    double seconds;       /* measure at least this long; 0: 2 */
+    void (*row)(void *user, const zq_bench_row *row);
+    void *user;
+} zq_bench_options;
+
+/* Runs a model on random ids and hands out rows. Encoders: "encode", sequences/s. Decoders: "prompt", tokens/s; with decode, "decode": tokens/s
+ * of all sequences together at that context, and "first": new tokens/s including the prompt before them. Last, "memory": the peak of the process.
+ * Returns ZQ_OK or errors of sessions. */
+ZQ_API zq_status zq_bench_model(const zq_model *model, const zq_bench_options *options, zq_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -26,6 +26,7 @@ below[text]="base quant"
 below[model]="base quant kernels cuda ops checkpoint text"
 below[compress]="${below[model]} model distill"
 below[eval]="${below[model]} model"
+below[bench]="${below[model]} model"
 below[distill]="${below[model]} model"
 
 files() { find "$@" '(' -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cpp' ')' | sort; }

@@ -200,11 +200,32 @@ zq_status zq_checkpoint_open(struct zq_checkpoint **out, const char *dir, zq_err
     return ZQ_OK;
 }
 
+zq_status zq_checkpoint_view(struct zq_checkpoint **out, const char *name, json_t *config, struct zq_safetensors *files, size_t n_files,
+                             zq_error *err)
+{
+    *out = NULL;
+    struct zq_checkpoint *ckpt = zq_alloc_zero(sizeof *ckpt);
+    char *dir = zq_strdup(name);
+    if (!ckpt || !dir) {
+        for (size_t i = 0; i < n_files; i++) zq_safetensors_close(&files[i]);
+        zq_free(files);
+        json_decref(config);
+        zq_free(ckpt);
+        zq_free(dir);
+        return zq_fail(err, ZQ_ENOMEM, "%s: no memory for a checkpoint", name);
+    }
+    *ckpt = (struct zq_checkpoint){.dir = dir, .config = config, .files = files, .n_files = n_files};
+    const zq_status st = choose_tensors(ckpt, NULL, err);
+    if (st) zq_checkpoint_close(ckpt);
+    else *out = ckpt;
+    return st;
+}
+
 void zq_checkpoint_close(struct zq_checkpoint *ckpt)
 {
     if (!ckpt) return;
     for (size_t i = 0; ckpt->files && i < ckpt->n_files; i++) zq_safetensors_close(&ckpt->files[i]);
-    for (size_t i = 0; i < ckpt->n_files; i++) zq_free(ckpt->file_names[i]);
+    for (size_t i = 0; ckpt->file_names && i < ckpt->n_files; i++) zq_free(ckpt->file_names[i]);
     zq_free(ckpt->files);
     zq_free(ckpt->file_names);
     zq_free(ckpt->tensors);

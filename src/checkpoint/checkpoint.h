@@ -23,6 +23,10 @@ struct zq_checkpoint {
  * *out is NULL unless ZQ_OK. ZQ_EIO names the file that is missing; ZQ_EUNSUPPORTED, with the way out, if the weights exist only
  * as pytorch_model.bin. */
 zq_status zq_checkpoint_open(struct zq_checkpoint **out, const char *dir, zq_error *err);
+/* The same of a configuration and files that lie in memory; takes over config and files [n_files] (of zq_alloc), also when it fails.
+ * Names of tensors differ. ZQ_ENOMEM. */
+zq_status zq_checkpoint_view(struct zq_checkpoint **out, const char *name, json_t *config, struct zq_safetensors *files, size_t n_files,
+                             zq_error *err);
 void zq_checkpoint_close(struct zq_checkpoint *ckpt); /* accepts NULL */
 /* NULL if there is none. */
 const struct zq_tensor *zq_checkpoint_find(const struct zq_checkpoint *ckpt, const char *name);

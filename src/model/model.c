@@ -40,10 +40,9 @@ static void add_end_ids(struct zq_model *m, const json_t *config)
     for (size_t i = 0; i < json_array_size(ids); i++) add_end_id(m, json_array_get(ids, i));
 }
 
-/* eos_token_id of config.json, and of generation_config.json where that exists. */
-static zq_status read_end_ids(struct zq_model *m, zq_error *err)
+/* eos_token_id of generation_config.json, where that exists. */
+static zq_status read_generation_config(struct zq_model *m, zq_error *err)
 {
-    add_end_ids(m, m->ckpt->config);
     char *path = zq_path_join(m->dir, "generation_config.json");
     if (!path) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for a path", m->dir);
     json_t *generation = NULL;
@@ -63,7 +62,7 @@ static zq_status read_tokenizer(struct zq_model *m, zq_error *err)
     return st == ZQ_EIO ? ZQ_OK : st;
 }
 
-static zq_status read_all(struct zq_model *m, const zq_open_options *options, zq_error *err)
+static zq_status read_checkpoint(struct zq_model *m, const zq_open_options *options, zq_error *err)
 {
     char *config_path = zq_path_join(m->dir, "config.json");
     if (!config_path) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for a path", m->dir);
@@ -72,27 +71,49 @@ static zq_status read_all(struct zq_model *m, const zq_open_options *options, zq
     zq_kernels_init(&m->kernels, levels);
     if (!st) st = zq_device_open(&m->device, options->device, err);
     if (m->device) zq_device_layouts(&m->kernels);
-    if (!st) st = zq_checkpoint_open(&m->ckpt, m->dir, err);
     if (!st) st = zq_config_read(&m->config, m->ckpt->config, config_path, err);
     if (!st) st = zq_compressed_parse(&m->compressed, m->ckpt->config, config_path, err);
     if (!st) st = zq_modules_list(&m->modules, &m->config, m->ckpt, err);
     if (!st) st = zq_model_bind(m, options, err);
     if (!st) st = read_labels(m, err);
-    if (!st) st = read_end_ids(m, err);
-    if (!st) st = zq_pooling_read(m, err);
-    if (!st) st = read_tokenizer(m, err);
+    if (!st) add_end_ids(m, m->ckpt->config);
     zq_free(config_path);
     return st;
 }
 
-zq_status zq_model_open(zq_model **out, const char *dir, const zq_open_options *options, zq_error *err)
+zq_status zq_model_make(zq_model **out, struct zq_checkpoint *ckpt, const zq_open_options *options, zq_error *err)
 {
     static const zq_open_options defaults = {0};
     *out = NULL;
     zq_model *m = zq_alloc_zero(sizeof *m);
-    if (!m) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for a model", dir);
-    m->dir = zq_strdup(dir);
-    zq_status st = m->dir ? read_all(m, options ? options : &defaults, err) : zq_fail(err, ZQ_ENOMEM, "%s: no memory for its path", dir);
+    if (!m) {
+        const zq_status st = zq_fail(err, ZQ_ENOMEM, "%s: no memory for a model", ckpt->dir);
+        zq_checkpoint_close(ckpt);
+        return st;
+    }
+    m->ckpt = ckpt;
+    m->pooling = ZQ_POOL_MEAN;
+    m->dir = zq_strdup(ckpt->dir);
+    const zq_status st =
+        m->dir ? read_checkpoint(m, options ? options : &defaults, err) : zq_fail(err, ZQ_ENOMEM, "%s: no memory for its path", ckpt->dir);
+    if (st) {
+        zq_model_close(m);
+        return st;
+    }
+    *out = m;
+    return ZQ_OK;
+}
+
+zq_status zq_model_open(zq_model **out, const char *dir, const zq_open_options *options, zq_error *err)
+{
+    *out = NULL;
+    struct zq_checkpoint *ckpt;
+    zq_model *m = NULL;
+    zq_status st = zq_checkpoint_open(&ckpt, dir, err);
+    if (!st) st = zq_model_make(&m, ckpt, options, err);
+    if (!st) st = read_generation_config(m, err);
+    if (!st) st = zq_pooling_read(m, err);
+    if (!st) st = read_tokenizer(m, err);
     if (st) {
         zq_model_close(m);
         return st;

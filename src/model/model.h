@@ -42,6 +42,9 @@ struct zq_model {
     bool pool_normalize;
 };
 
+/* Makes a model of a checkpoint, which it takes over, also when it fails: all of zq_model_open but the files beside config.json
+ * and weights. *out is NULL unless ZQ_OK is returned. */
+zq_status zq_model_make(zq_model **out, struct zq_checkpoint *ckpt, const zq_open_options *options, zq_error *err);
 /* Fills the weights of m from its checkpoint: every tensor that the row calls for, with its shape; then names what is left over. */
 zq_status zq_model_bind(struct zq_model *m, const zq_open_options *options, zq_error *err);
 /* Reads modules.json and 1_Pooling/config.json if the directory has them. */

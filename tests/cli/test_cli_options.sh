@@ -1,7 +1,7 @@
 # Help, versions, misspelt names, exit codes and pipes: what all commands have in common.
 . tests/cli/check.sh
 
-commands="quantize generate eval compare forward embed classify tokenize inspect"
+commands="quantize generate eval compare forward embed classify tokenize inspect bench"
 
 run "$zq" --version
 version=$(sed -n 's/^project(.* VERSION \([0-9.]*\) .*/\1/p' CMakeLists.txt)

@@ -1,0 +1,133 @@
+/* zq bench: how fast a model runs here, measured on a directory or on a shape with random weights. */
+#include "commands.h"
+
+#include "json.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_LIST = 16 };
+
+struct list {
+    size_t items[MAX_LIST], n;
+};
+
+static option_reader read_list;
+
+static struct {
+    const char *model, *shape, *scheme, *group, *embeddings;
+    struct list batch, prompt;
+    size_t decode, n_layers;
+    float seconds;
+    bool json;
+} args = {.batch = {{1}, 1}, .prompt = {{128}, 1}, .decode = 32};
+
+/* "1,16,64" */
+static zq_status read_list(void *target, const char *option, const char *value, zq_error *err)
+{
+    struct list *list = target;
+    list->n = 0;
+    for (const char *at = value;; at++) {
+        char *end;
+        const unsigned long long n = strtoull(at, &end, 10);
+        if (*at < '0' || *at > '9' || (*end && *end != ',') || !n || n > 1u << 24)
+            return fail(err, ZQ_EINVAL, "%s needs whole numbers with commas between them, such as 1,16, not '%s'", option, value);
+        if (list->n == MAX_LIST) return fail(err, ZQ_EINVAL, "%s takes %d numbers at most", option, MAX_LIST);
+        list->items[list->n++] = (size_t)n;
+        at = end;
+        if (!*at) return ZQ_OK;
+    }
+}
+
+struct output {
+    zq_error *err;
+    zq_status status; /* of the first row that could not be printed */
+    bool titled;
+};
+
+static void print_json(struct output *out, const zq_bench_row *r)
+{
+    json_t *o = json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:s?, s:i, s:s, s:s, s:s, s:s?, s:s?, s:I, s:I}", "name", r->name, "unit", r->unit,
+                          "median", json_number(r->median), "best", json_number(r->best), "limit", json_number(r->limit), "share",
+                          json_number(r->share), "bound", r->bound, "threads", r->threads, "level", r->level, "math", r->math, "model",
+                          args.shape ? args.shape : args.model, "scheme", args.scheme, "group", args.group, "batch", (json_int_t)r->batch,
+                          "length", (json_int_t)r->length);
+    out->status = json_print(o, 0, out->err);
+}
+
+static void print_row(void *user, const zq_bench_row *r)
+{
+    struct output *out = user;
+    if (out->status) return;
+    if (args.json) {
+        print_json(out, r);
+        return;
+    }
+    if (!out->titled) printf("%-28s %12s %12s  %-12s %10s %7s\n", "", "median", "best", "unit", "limit", "share");
+    out->titled = true;
+    printf("%-28s %12.5g %12.5g  %-12s", r->name, r->median, r->best, r->unit);
+    if (isfinite(r->limit)) printf(" %10.5g %5.1f %%  %s", r->limit, 100 * r->share, r->bound);
+    putchar('\n');
+    out->status = flush_output(out->err);
+}
+
+static zq_status open_model(zq_model **model, zq_error *err)
+{
+    const zq_open_options open = {.n_threads = settings.n_threads, .note = print_note};
+    if (!args.shape) return zq_model_open(model, args.model, &open, err);
+    if (args.embeddings && strcmp(args.embeddings, "int8")) return fail(err, ZQ_EINVAL, "--embeddings is int8, not '%s'", args.embeddings);
+    const zq_shape_options shape = {.open = open, .scheme = args.scheme, .group = args.group, .embeddings_int8 = args.embeddings != NULL,
+                                    .n_layers = args.n_layers};
+    return zq_shape_open(model, args.shape, &shape, err);
+}
+
+static zq_status bench(zq_error *err)
+{
+    if (!args.model && !args.shape) return fail(err, ZQ_EINVAL, "MODEL is missing: zq bench MODEL, or --shape NAME");
+    if (args.model && args.shape) return fail(err, ZQ_EINVAL, "--shape %s needs no model, but '%s' is given", args.shape, args.model);
+    if (args.model && (args.scheme || args.group || args.embeddings || args.n_layers))
+        return fail(err, ZQ_EINVAL, "--scheme, --group, --embeddings and --layers are for --shape: '%s' is what it is", args.model);
+    zq_model *model = NULL;
+    zq_status st = open_model(&model, err);
+    struct output out = {.err = err};
+    for (size_t b = 0; b < args.batch.n && !st; b++)
+        for (size_t p = 0; p < args.prompt.n && !st; p++) {
+            const zq_bench_options options = {.n_threads = settings.n_threads, .batch = args.batch.items[b], .prompt = args.prompt.items[p],
+                                              .decode = args.decode, .seconds = (double)args.seconds, .row = print_row, .user = &out};
+            st = zq_bench_model(model, &options, err);
+            if (!st) st = out.status;
+        }
+    zq_model_close(model);
+    return st;
+}
+
+static const struct option options[] = {
+    {"shape", 0, "NAME", read_text, &args.shape, "a model of this size with random weights: bert-base, bert-large, minilm, gpt-350m, gpt-1.3b,\n"
+                                                 "                               gpt-j-6b, gpt-neox-20b or tinyllama-1.1b"},
+    {"scheme", 0, "S", read_text, &args.scheme, "of the shape: w8a8 (default), w4a8, w4/8a8, ..., or float weights: bf16, f16, f32"},
+    {"group", 0, "G", read_text, &args.group, "of the shape: channel, rows:N or k:N, as for quantize"},
+    {"embeddings", 0, "int8", read_text, &args.embeddings, "token embedding and head of the shape in INT8"},
+    {"layers", 0, "N", read_count, &args.n_layers, "only N layers of the shape"},
+    {"batch", 'b', "N,..", read_list, &args.batch, "sequences at the same time (default: 1); a row for each of several"},
+    {"prompt", 'p', "N,..", read_list, &args.prompt, "tokens of a prompt, or of a sequence of an encoder (default: 128)"},
+    {"decode", 'n', "N", read_count, &args.decode, "tokens after the prompt (default: 32)"},
+    {"seconds", 0, "S", read_real, &args.seconds, "measure each row at least this long (default: 2)"},
+    {"json", 0, NULL, read_flag, &args.json, "print one JSON object a line"},
+    {0},
+};
+
+const struct command cmd_bench = {
+    .name = "bench",
+    .summary = "measures how fast a model runs on this machine",
+    .usage = "MODEL | --shape NAME [--scheme S] [--group G] [--batch N,..] [--prompt N,..] [--decode N] [--json]",
+    .details = "Rows: encode (encoders), prompt, decode (at that context) and firstN (N new tokens, the prompt before them included); median and\n"
+               "best of repeated runs on random ids; last the peak of resident memory.",
+    .example = "zq bench --shape gpt-350m --scheme w4a8 --prompt 512 --decode 32",
+    .options = options,
+    .operand = &args.model,
+    .operand_name = "MODEL",
+    .operand_optional = true,
+    .run = bench,
+};
