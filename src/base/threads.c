@@ -1,5 +1,8 @@
-/* A team of POSIX threads. A run is published by a new epoch; every member, the caller included, takes parts from a counter
- * until none is left, so a member that the system has put aside holds up the others by one part at most. */
+/* A team of POSIX threads. A run is a count of parts that are left; every member, the caller included, takes parts until none is,
+ * and the run is over when all parts are done: a member that the system has put aside holds up the others by the part it has in
+ * work, and one that sleeps through a run by nothing.
+ *
+ * A member takes a part by lowering the count, and only then reads what the run is: until its part is done there is no other run. */
 #define _GNU_SOURCE /* sched_getaffinity */
 #include "base/threads.h"
 
@@ -9,6 +12,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 
 enum {
     MAX_THREADS = 1024,
@@ -18,6 +22,7 @@ enum {
 
 struct zq_team {
     int n_members; /* the caller included */
+    int n_useful;  /* members that have a core to run on: no more are awake, however many there are */
     pthread_t threads[MAX_THREADS];
     struct member {
         struct zq_team *team;
@@ -27,11 +32,12 @@ struct zq_team {
     zq_range_fn *fn; /* of the run in work */
     void *work;
     size_t n, grain, n_parts;
-    atomic_size_t next; /* part to be taken */
 
-    atomic_uint epoch; /* counts runs; the last one ends the threads */
-    atomic_int busy;   /* threads that have not finished the run */
-    atomic_bool ended;
+    /* Whoever goes to sleep counts itself in and then looks again; whoever has news publishes it and then looks for sleepers. */
+    _Alignas(64) atomic_size_t left; /* parts to be taken */
+    _Alignas(64) atomic_size_t done; /* parts finished */
+    _Alignas(64) atomic_int n_asleep;
+    atomic_bool caller_asleep, ended;
     pthread_mutex_t lock; /* for sleeping only */
     pthread_cond_t begun, finished;
 };
@@ -52,60 +58,82 @@ static size_t part_begin(const struct zq_team *t, size_t i)
     return (grains / t->n_parts * i + grains % t->n_parts * i / t->n_parts) * t->grain;
 }
 
+/* false: none is left. *n_parts: of the run that the part belongs to. */
+static bool take_part(struct zq_team *t, size_t *part, size_t *n_parts)
+{
+    size_t left = atomic_load(&t->left);
+    while (left && !atomic_compare_exchange_weak(&t->left, &left, left - 1)) {}
+    if (!left) return false;
+    *n_parts = t->n_parts;
+    *part = *n_parts - left;
+    return true;
+}
+
 static void take_parts(struct zq_team *t, int thread)
 {
-    for (size_t i; (i = atomic_fetch_add(&t->next, 1)) < t->n_parts;) {
+    size_t i, n_parts;
+    while (take_part(t, &i, &n_parts)) {
         const size_t end = part_begin(t, i + 1);
         t->fn(t->work, part_begin(t, i), end < t->n ? end : t->n, thread);
+        if (atomic_fetch_add(&t->done, 1) + 1 < n_parts || !atomic_load(&t->caller_asleep)) continue;
+        pthread_mutex_lock(&t->lock);
+        pthread_cond_signal(&t->finished);
+        pthread_mutex_unlock(&t->lock);
     }
 }
 
-/* Waits for the epoch to leave `seen`: spins a little, then sleeps. */
-static void wait_for_run(struct zq_team *t, unsigned seen)
+/* Spins a little, then sleeps. */
+static void wait_for_parts(struct zq_team *t)
 {
     for (int i = 0; i < SPINS; i++) {
-        if (atomic_load(&t->epoch) != seen) return;
+        if (atomic_load(&t->left)) return;
         relax();
     }
     pthread_mutex_lock(&t->lock);
-    while (atomic_load(&t->epoch) == seen) pthread_cond_wait(&t->begun, &t->lock);
+    atomic_fetch_add(&t->n_asleep, 1);
+    while (!atomic_load(&t->left) && !atomic_load(&t->ended)) pthread_cond_wait(&t->begun, &t->lock);
+    atomic_fetch_sub(&t->n_asleep, 1);
     pthread_mutex_unlock(&t->lock);
 }
 
 static void wait_for_others(struct zq_team *t)
 {
     for (int i = 0; i < SPINS; i++) {
-        if (!atomic_load(&t->busy)) return;
+        if (atomic_load(&t->done) == t->n_parts) return;
         relax();
     }
     pthread_mutex_lock(&t->lock);
-    while (atomic_load(&t->busy)) pthread_cond_wait(&t->finished, &t->lock);
+    atomic_store(&t->caller_asleep, true);
+    while (atomic_load(&t->done) != t->n_parts) pthread_cond_wait(&t->finished, &t->lock);
+    atomic_store(&t->caller_asleep, false);
     pthread_mutex_unlock(&t->lock);
 }
 
 static void *serve(void *argument)
 {
     const struct member *self = argument;
-    struct zq_team *t = self->team;
-    for (unsigned seen = 0;; seen++) {
-        wait_for_run(t, seen);
-        if (atomic_load(&t->ended)) return NULL;
-        take_parts(t, self->index);
-        if (atomic_fetch_sub(&t->busy, 1) == 1) {
-            pthread_mutex_lock(&t->lock);
-            pthread_cond_signal(&t->finished);
-            pthread_mutex_unlock(&t->lock);
-        }
+    while (!atomic_load(&self->team->ended)) {
+        wait_for_parts(self->team);
+        take_parts(self->team, self->index);
     }
+    return NULL;
 }
 
-/* Wakes the threads for a run, or for their end. */
-static void begin(struct zq_team *t)
+/* Wakes members until `wanted` of the others are awake. */
+static void wake(struct zq_team *t, int wanted)
 {
+    const int asleep = atomic_load(&t->n_asleep), awake = t->n_members - 1 - asleep;
+    if (!asleep || awake >= wanted) return;
     pthread_mutex_lock(&t->lock);
-    atomic_fetch_add(&t->epoch, 1);
-    pthread_cond_broadcast(&t->begun);
+    for (int i = awake; i < wanted; i++) pthread_cond_signal(&t->begun);
     pthread_mutex_unlock(&t->lock);
+}
+
+int zq_available_cores(void)
+{
+    cpu_set_t set;
+    const int n = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+    return n < 1 ? 1 : n;
 }
 
 struct zq_team *zq_team_create(int n_threads)
@@ -116,6 +144,7 @@ struct zq_team *zq_team_create(int n_threads)
     pthread_cond_init(&t->begun, NULL);
     pthread_cond_init(&t->finished, NULL);
     t->n_members = 1;
+    t->n_useful = zq_available_cores();
     const int wanted = n_threads > MAX_THREADS ? MAX_THREADS : n_threads;
     for (int i = 1; i < wanted; i++) {
         t->members[i] = (struct member){t, i};
@@ -128,8 +157,10 @@ struct zq_team *zq_team_create(int n_threads)
 void zq_team_free(struct zq_team *t)
 {
     if (!t) return;
+    pthread_mutex_lock(&t->lock);
     atomic_store(&t->ended, true);
-    begin(t);
+    pthread_cond_broadcast(&t->begun);
+    pthread_mutex_unlock(&t->lock);
     for (int i = 1; i < t->n_members; i++) pthread_join(t->threads[i], NULL);
     pthread_cond_destroy(&t->finished);
     pthread_cond_destroy(&t->begun);
@@ -144,20 +175,22 @@ int zq_team_size(const struct zq_team *t)
 
 void zq_team_run(struct zq_team *t, size_t n, size_t grain, zq_range_fn *fn, void *work)
 {
-    const size_t grains = n / grain + (n % grain != 0), most = (size_t)t->n_members * PARTS_PER_THREAD;
+    const size_t grains = n / grain + (n % grain != 0);
     if (!grains) return;
     if (grains == 1 || t->n_members == 1) {
         fn(work, 0, n, 0);
         return;
     }
+    const int useful = t->n_members < t->n_useful ? t->n_members : t->n_useful;
+    const size_t most = (size_t)(useful < 2 ? 2 : useful) * PARTS_PER_THREAD;
     t->fn = fn;
     t->work = work;
     t->n = n;
     t->grain = grain;
     t->n_parts = grains < most ? grains : most;
-    atomic_store(&t->next, 0);
-    atomic_store(&t->busy, t->n_members - 1);
-    begin(t);
+    atomic_store(&t->done, 0);
+    atomic_store(&t->left, t->n_parts);
+    wake(t, t->n_parts < (size_t)useful ? (int)t->n_parts - 1 : useful - 1);
     take_parts(t, 0);
     wait_for_others(t);
 }
@@ -168,13 +201,6 @@ void zq_parallel(int n_threads, size_t n, size_t grain, zq_range_fn *fn, void *w
     if (t) zq_team_run(t, n, grain, fn, work);
     else if (n) fn(work, 0, n, 0); /* one thread, one part, or no memory for more */
     zq_team_free(t);
-}
-
-int zq_available_cores(void)
-{
-    cpu_set_t set;
-    const int n = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
-    return n < 1 ? 1 : n;
 }
 
 int zq_thread_count(int asked)
