@@ -2,6 +2,7 @@
 #include "commands.h"
 
 #include "json.h"
+#include "size.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -21,7 +22,7 @@ static struct {
     struct list batch, prompt;
     size_t decode, n_layers;
     float seconds;
-    bool json;
+    bool machine, ops, json;
 } args = {.batch = {{1}, 1}, .prompt = {{128}, 1}, .decode = 32};
 
 /* "1,16,64" */
@@ -49,26 +50,29 @@ struct output {
 
 static void print_json(struct output *out, const zq_bench_row *r)
 {
-    json_t *o = json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:s?, s:i, s:s, s:s, s:s, s:s?, s:s?, s:I, s:I}", "name", r->name, "unit", r->unit,
+    const char *model = args.shape ? args.shape : args.model;
+    json_t *o = json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:s?, s:i, s:s, s:s, s:s?, s:s?, s:s?, s:I, s:I, s:o}", "name", r->name, "unit", r->unit,
                           "median", json_number(r->median), "best", json_number(r->best), "limit", json_number(r->limit), "share",
-                          json_number(r->share), "bound", r->bound, "threads", r->threads, "level", r->level, "math", r->math, "model",
-                          args.shape ? args.shape : args.model, "scheme", args.scheme, "group", args.group, "batch", (json_int_t)r->batch,
-                          "length", (json_int_t)r->length);
+                          json_number(r->share), "bound", r->bound, "threads", r->threads, "level", r->level, "math", r->math, "model", model,
+                          "scheme", args.scheme, "group", args.group, "batch", (json_int_t)r->batch,
+                          "length", (json_int_t)r->length, "bytes", r->bytes > 0 ? json_integer((json_int_t)r->bytes) : json_null());
     out->status = json_print(o, 0, out->err);
 }
 
 static void print_row(void *user, const zq_bench_row *r)
 {
     struct output *out = user;
+    char bytes[SIZE_TEXT];
     if (out->status) return;
     if (args.json) {
         print_json(out, r);
         return;
     }
-    if (!out->titled) printf("%-28s %12s %12s  %-12s %10s %7s\n", "", "median", "best", "unit", "limit", "share");
+    if (!out->titled) printf("%-32s %10s %10s  %-12s %10s %7s\n", "", "median", "best", "unit", "limit", "share");
     out->titled = true;
-    printf("%-28s %12.5g %12.5g  %-12s", r->name, r->median, r->best, r->unit);
-    if (isfinite(r->limit)) printf(" %10.5g %5.1f %%  %s", r->limit, 100 * r->share, r->bound);
+    printf("%-32s %10.5g %10.5g  %-12s", r->name, r->median, r->best, r->unit);
+    if (isfinite(r->limit)) printf(" %10.5g %5.1f %%  %-11s", r->limit, 100 * r->share, r->bound ? r->bound : "");
+    if (r->bytes > 0) printf(" %10s", size_text((uint64_t)r->bytes, bytes));
     putchar('\n');
     out->status = flush_output(out->err);
 }
@@ -83,22 +87,37 @@ static zq_status open_model(zq_model **model, zq_error *err)
     return zq_shape_open(model, args.shape, &shape, err);
 }
 
-static zq_status bench(zq_error *err)
+/* Rows for every batch and length. */
+static zq_status bench_model(const zq_model *model, const zq_machine *machine, struct output *out, zq_error *err)
 {
-    if (!args.model && !args.shape) return fail(err, ZQ_EINVAL, "MODEL is missing: zq bench MODEL, or --shape NAME");
-    if (args.model && args.shape) return fail(err, ZQ_EINVAL, "--shape %s needs no model, but '%s' is given", args.shape, args.model);
-    if (args.model && (args.scheme || args.group || args.embeddings || args.n_layers))
-        return fail(err, ZQ_EINVAL, "--scheme, --group, --embeddings and --layers are for --shape: '%s' is what it is", args.model);
-    zq_model *model = NULL;
-    zq_status st = open_model(&model, err);
-    struct output out = {.err = err};
+    zq_status st = ZQ_OK;
     for (size_t b = 0; b < args.batch.n && !st; b++)
         for (size_t p = 0; p < args.prompt.n && !st; p++) {
             const zq_bench_options options = {.n_threads = settings.n_threads, .batch = args.batch.items[b], .prompt = args.prompt.items[p],
-                                              .decode = args.decode, .seconds = (double)args.seconds, .row = print_row, .user = &out};
+                                              .decode = args.decode, .seconds = (double)args.seconds, .machine = machine, .ops = args.ops,
+                                              .row = print_row, .user = out};
             st = zq_bench_model(model, &options, err);
-            if (!st) st = out.status;
+            if (!st) st = out->status;
         }
+    return st;
+}
+
+static zq_status bench(zq_error *err)
+{
+    const bool any = args.model || args.shape;
+    if (!any && !args.machine) return fail(err, ZQ_EINVAL, "MODEL is missing: zq bench MODEL, or --shape NAME, or --machine");
+    if (args.model && args.shape) return fail(err, ZQ_EINVAL, "--shape %s needs no model, but '%s' is given", args.shape, args.model);
+    if (!args.shape && (args.scheme || args.group || args.embeddings || args.n_layers))
+        return fail(err, ZQ_EINVAL, "--scheme, --group, --embeddings and --layers go with --shape");
+    zq_machine *machine = NULL;
+    zq_model *model = NULL;
+    struct output out = {.err = err};
+    zq_status st = any ? open_model(&model, err) : ZQ_OK;
+    if (!st) st = zq_machine_measure(&machine, settings.n_threads, (double)args.seconds / 10, err);
+    if (!st && args.machine) zq_machine_report(machine, print_row, &out);
+    if (!st) st = out.status;
+    if (!st && any) st = bench_model(model, machine, &out, err);
+    zq_machine_free(machine);
     zq_model_close(model);
     return st;
 }
@@ -114,6 +133,8 @@ static const struct option options[] = {
     {"prompt", 'p', "N,..", read_list, &args.prompt, "tokens of a prompt, or of a sequence of an encoder (default: 128)"},
     {"decode", 'n', "N", read_count, &args.decode, "tokens after the prompt (default: 32)"},
     {"seconds", 0, "S", read_real, &args.seconds, "measure each row at least this long (default: 2)"},
+    {"ops", 0, NULL, read_flag, &args.ops, "instead: time, bytes and share of the limit of each fused operator of a step"},
+    {"machine", 0, NULL, read_flag, &args.machine, "first, or alone: the limits of this machine"},
     {"json", 0, NULL, read_flag, &args.json, "print one JSON object a line"},
     {0},
 };
@@ -121,9 +142,10 @@ static const struct option options[] = {
 const struct command cmd_bench = {
     .name = "bench",
     .summary = "measures how fast a model runs on this machine",
-    .usage = "MODEL | --shape NAME [--scheme S] [--group G] [--batch N,..] [--prompt N,..] [--decode N] [--json]",
+    .usage = "MODEL | --shape NAME | --machine [--scheme S] [--group G] [--batch N,..] [--prompt N,..] [--decode N] [--ops] [--json]",
     .details = "Rows: encode (encoders), prompt, decode (at that context) and firstN (N new tokens, the prompt before them included); median and\n"
-               "best of repeated runs on random ids; last the peak of resident memory.",
+               "best of repeated runs on random ids; last the peak of resident memory. The limit is what this machine, measured in the same run,\n"
+               "could do at best: integer products at their peak, or weights and caches at the bandwidth of the memory they lie in.",
     .example = "zq bench --shape gpt-350m --scheme w4a8 --prompt 512 --decode 32",
     .options = options,
     .operand = &args.model,

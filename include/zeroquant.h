@@ -460,12 +460,23 @@ typedef struct zq_bench_row {
     const char *unit;     /* "sequences/s", "tokens/s", "GB", ... */
     double median, best;
     double limit, share;  /* of this machine, and median / limit; NaN: unknown */
-    const char *bound;    /* what the limit is: "int8", "memory", ...; NULL: unknown */
+    const char *bound;    /* what the limit is: "int8 avx2", "memory", "cache" (the last level of it); NULL: unknown */
+    double bytes;         /* that an operator of "ops" rows has to move; 0 in other rows */
     int threads;
     const char *level;    /* of the kernels: "avx2", ... */
     const char *math;     /* "exact" */
     size_t batch, length; /* sequences, and tokens of each */
 } zq_bench_row;
+
+typedef void zq_bench_fn(void *user, const zq_bench_row *row);
+
+/* The limits of this machine, measured by loops that do nothing else: products by the instructions that each level's kernels use, and bytes read
+ * from memory and from the last-level cache. About `seconds` each (0: 0.2). Returns ZQ_OK, ZQ_EINVAL (ZQ_ISA) or ZQ_ENOMEM. */
+typedef struct zq_machine zq_machine;
+ZQ_API zq_status zq_machine_measure(zq_machine **out, int n_threads, double seconds, zq_error *err);
+ZQ_API void zq_machine_free(zq_machine *machine); /* accepts NULL */
+/* Rows "machine.int8.avx2", "machine.f32.avx2", "machine.memory", "machine.cache", ... in GOP/s and GB/s. */
+ZQ_API void zq_machine_report(const zq_machine *machine, zq_bench_fn *row, void *user);
 
 typedef struct zq_bench_options {
     int n_threads;
@@ -473,12 +484,15 @@ typedef struct zq_bench_options {
     size_t prompt;        /* tokens of a prompt, or of a sequence of an encoder; 0: 128 */
     size_t decode;        /* decoders: tokens of each sequence after the prompt; 0: none */
     double seconds;       /* measure at least this long; 0: 2 */
-    void (*row)(void *user, const zq_bench_row *row);
+    const zq_machine *machine; /* limits to compare with; NULL: none. Must outlive the call */
+    bool ops;             /* instead, where the time of a step goes: a row in ms for each fused operator, and one for all that is none */
+    zq_bench_fn *row;
     void *user;
 } zq_bench_options;
 
 /* Runs a model on random ids and hands out rows. Encoders: "encode", sequences/s. Decoders: "prompt", tokens/s; with decode, "decode": tokens/s
  * of all sequences together at that context, and "first": new tokens/s including the prompt before them. Last, "memory": the peak of the process.
+ * Limits: products of the maps over the peak of their kind, or bytes of weights and caches over the bandwidth of where they lie; the later counts.
  * Returns ZQ_OK or errors of sessions. */
 ZQ_API zq_status zq_bench_model(const zq_model *model, const zq_bench_options *options, zq_error *err);
 

@@ -2,8 +2,7 @@
  * decoders, `decode` steps of one token each; passes are repeated until enough time has gone by. Steps are timed by the wall clock. */
 #include "base/alloc.h"
 #include "base/rng.h"
-#include "bench/samples.h"
-#include "model/session.h"
+#include "bench/profile.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -16,22 +15,29 @@ struct bench {
     int32_t *ids;             /* [batch, prompt] */
     zq_input *inputs;         /* [batch] */
     struct zq_samples prompt, step, pass; /* seconds of: all prompts; one token of every sequence; prompts and all tokens after them */
+    struct zq_profile prompt_profile, step_profile; /* with options.ops, instead */
     zq_error *err;
 };
 
-static zq_status step(struct bench *b, size_t n_tokens, double *seconds)
+static zq_status no_memory(const struct bench *b)
+{
+    return zq_fail(b->err, ZQ_ENOMEM, "no memory for measured times");
+}
+
+static zq_status step(struct bench *b, size_t n_tokens, struct zq_profile *profile, double *seconds)
 {
     for (size_t i = 0; i < b->options.batch; i++)
         b->inputs[i] = (zq_input){.sequence = i, .ids = b->ids + i * b->options.prompt, .n = n_tokens};
+    if (b->options.ops) zq_profile_begin(profile, b->session);
     const double start = zq_bench_clock();
     const zq_status st = zq_session_step(b->session, b->inputs, b->options.batch, b->err);
     *seconds = zq_bench_clock() - start;
-    return st;
+    return !st && b->options.ops && !zq_profile_end(profile, b->session) ? no_memory(b) : st;
 }
 
 static zq_status keep(struct bench *b, struct zq_samples *samples, double seconds)
 {
-    return zq_samples_add(samples, seconds) ? ZQ_OK : zq_fail(b->err, ZQ_ENOMEM, "no memory for measured times");
+    return zq_samples_add(samples, seconds) ? ZQ_OK : no_memory(b);
 }
 
 static zq_status run_pass(struct bench *b)
@@ -39,14 +45,23 @@ static zq_status run_pass(struct bench *b)
     double seconds, total = 0;
     zq_status st = ZQ_OK;
     for (size_t i = 0; i < b->options.batch && !st; i++) st = zq_session_rewind(b->session, i, 0, b->err);
-    if (!st) st = step(b, b->options.prompt, &total);
+    if (!st) st = step(b, b->options.prompt, &b->prompt_profile, &total);
     if (!st) st = keep(b, &b->prompt, total);
     for (size_t i = 0; i < b->options.decode && !st; i++) {
-        st = step(b, 1, &seconds);
+        st = step(b, 1, &b->step_profile, &seconds);
         if (!st) st = keep(b, &b->step, seconds);
         total += seconds;
     }
     return st ? st : keep(b, &b->pass, total);
+}
+
+static void free_samples(struct bench *b)
+{
+    zq_samples_free(&b->prompt);
+    zq_samples_free(&b->step);
+    zq_samples_free(&b->pass);
+    zq_profile_free(&b->prompt_profile);
+    zq_profile_free(&b->step_profile);
 }
 
 /* Passes until `seconds` have gone by, but at least three, unless one takes very long; the first, which touches memory, does not count. */
@@ -54,55 +69,106 @@ static zq_status run_passes(struct bench *b)
 {
     enum { LEAST = 3, LONG_S = 20 };
     zq_status st = run_pass(b);
-    if (!st && b->pass.seconds[0] > LONG_S) return ZQ_OK;
-    b->prompt.n = b->step.n = b->pass.n = 0;
+    const bool slow = !st && b->pass.seconds[0] > LONG_S;
+    if (!st) free_samples(b);
     const double start = zq_bench_clock();
-    while (!st && (b->pass.n < LEAST || zq_bench_clock() - start < b->options.seconds)) {
-        st = run_pass(b);
-        if (b->pass.n && b->pass.seconds[0] > LONG_S) break;
-    }
+    while (!st && (b->pass.n < (slow ? 1 : LEAST) || zq_bench_clock() - start < b->options.seconds)) st = run_pass(b);
     return st;
 }
 
-static void report(const struct bench *b, const char *what, const char *unit, double amount, struct zq_samples *s)
+/* ---- rows */
+
+static zq_bench_row empty_row(const struct bench *b, const char *name, const char *unit)
+{
+    return (zq_bench_row){.name = name, .unit = unit, .limit = NAN, .share = NAN, .threads = zq_team_size(b->session->ops.team),
+                          .level = zq_levels_name(b->model->kernels.levels), .math = "exact", .batch = b->options.batch,
+                          .length = b->options.prompt};
+}
+
+static struct zq_limit limit_of(const struct bench *b, const struct zq_cost *cost)
+{
+    const zq_machine *machine = b->options.machine;
+    if (!machine) return (struct zq_limit){.seconds = NAN};
+    const bool in_cache = zq_model_bytes(b->model) < 0.75 * (double)machine->cache_bytes; /* beside activations */
+    return zq_limit_of(cost, machine, b->model->kernels.levels, in_cache);
+}
+
+static struct zq_limit step_limit(const struct bench *b, size_t n_tokens, size_t position)
+{
+    const struct zq_cost cost = zq_cost_of_step(b->model, b->options.batch, n_tokens, position, sizeof *b->session->kv);
+    return limit_of(b, &cost);
+}
+
+/* A rate: `amount` in each sample. */
+static void report(const struct bench *b, const char *what, const char *unit, double amount, struct zq_samples *s, const struct zq_limit *limit)
 {
     char name[64];
     snprintf(name, sizeof name, "%s.%zux%zu", what, b->options.batch, b->options.prompt);
-    const zq_bench_row row = {
-        .name = name, .unit = unit, .median = amount / zq_samples_median(s), .best = amount / zq_samples_best(s), .limit = NAN, .share = NAN,
-        .threads = zq_team_size(b->session->ops.team), .level = zq_levels_name(b->model->kernels.levels), .math = "exact",
-        .batch = b->options.batch, .length = b->options.prompt,
-    };
+    zq_bench_row row = empty_row(b, name, unit);
+    row.median = amount / zq_samples_median(s);
+    row.best = amount / zq_samples_best(s);
+    row.limit = amount / limit->seconds;
+    row.share = row.median / row.limit;
+    row.bound = *limit->bound ? limit->bound : NULL;
     b->options.row(b->options.user, &row);
 }
 
 static void report_memory(const struct bench *b)
 {
     struct rusage usage;
-    const double peak = getrusage(RUSAGE_SELF, &usage) ? NAN : 1e-6 * 1024 * (double)usage.ru_maxrss;
-    const zq_bench_row row = {
-        .name = "memory", .unit = "MB", .median = peak, .best = peak, .limit = NAN, .share = NAN, .threads = zq_team_size(b->session->ops.team),
-        .level = zq_levels_name(b->model->kernels.levels), .math = "exact", .batch = b->options.batch, .length = b->options.prompt,
-    };
+    zq_bench_row row = empty_row(b, "memory", "MB");
+    row.median = row.best = getrusage(RUSAGE_SELF, &usage) ? NAN : 1e-6 * 1024 * (double)usage.ru_maxrss;
     b->options.row(b->options.user, &row);
 }
 
-static void report_all(struct bench *b)
+static void report_rates(struct bench *b)
 {
-    const double batch = (double)b->options.batch, tokens = batch * (double)b->options.prompt, decode = (double)b->options.decode;
+    const zq_bench_options *o = &b->options;
+    const double batch = (double)o->batch;
+    const struct zq_limit prompt = step_limit(b, o->prompt, 0), token = step_limit(b, 1, o->prompt + o->decode / 2);
+    struct zq_limit both = token;
+    both.seconds = prompt.seconds + (double)o->decode * token.seconds;
     char first[40];
+    snprintf(first, sizeof first, "first%zu", o->decode);
     if (!b->model->config.arch->causal) {
-        report(b, "encode", "sequences/s", batch, &b->prompt);
+        report(b, "encode", "sequences/s", batch, &b->prompt, &prompt);
     } else {
-        report(b, "prompt", "tokens/s", tokens, &b->prompt);
-        if (b->options.decode) {
-            snprintf(first, sizeof first, "first%zu", b->options.decode);
-            report(b, "decode", "tokens/s", batch, &b->step);
-            report(b, first, "tokens/s", batch * decode, &b->pass);
-        }
+        report(b, "prompt", "tokens/s", batch * (double)o->prompt, &b->prompt, &prompt);
+        if (o->decode) report(b, "decode", "tokens/s", batch, &b->step, &token);
+        if (o->decode) report(b, first, "tokens/s", batch * (double)o->decode, &b->pass, &both);
     }
     report_memory(b);
 }
+
+/* Milliseconds of one step. */
+static void report_line(struct bench *b, const char *step_name, const char *line, struct zq_samples *s, const struct zq_cost *cost)
+{
+    char name[80];
+    snprintf(name, sizeof name, "ops.%s.%s.%zux%zu", step_name, line, b->options.batch, b->options.prompt);
+    zq_bench_row row = empty_row(b, name, "ms");
+    const struct zq_limit limit = limit_of(b, cost);
+    row.median = 1e3 * zq_samples_median(s);
+    row.best = 1e3 * zq_samples_best(s);
+    row.bytes = cost->weight_bytes + cost->other_bytes;
+    if (row.bytes > 0) row.limit = 1e3 * limit.seconds;
+    row.share = row.limit / row.median;
+    row.bound = *limit.bound && row.bytes > 0 ? limit.bound : NULL;
+    b->options.row(b->options.user, &row);
+}
+
+static void report_profile(struct bench *b, const char *step_name, struct zq_profile *p)
+{
+    struct zq_cost sum = {0};
+    if (!p->steps.n) return;
+    for (int i = 0; i < ZQ_PROFILE_LINES; i++) {
+        if (!p->lines[i].samples.n) continue;
+        report_line(b, step_name, zq_profile_name(i), &p->lines[i].samples, &p->lines[i].cost);
+        zq_cost_add(&sum, &p->lines[i].cost);
+    }
+    report_line(b, step_name, "step", &p->steps, &sum);
+}
+
+/* ---- the run */
 
 static zq_status prepare(struct bench *b)
 {
@@ -130,12 +196,15 @@ zq_status zq_bench_model(const zq_model *model, const zq_bench_options *options,
     if (!model->config.arch->causal) b.options.decode = 0;
     zq_status st = prepare(&b);
     if (!st) st = run_passes(&b);
-    if (!st) report_all(&b);
+    if (!st && options->ops) {
+        report_profile(&b, model->config.arch->causal ? "prompt" : "encode", &b.prompt_profile);
+        report_profile(&b, "decode", &b.step_profile);
+    } else if (!st) {
+        report_rates(&b);
+    }
     zq_session_close(b.session);
     zq_free(b.ids);
     zq_free(b.inputs);
-    zq_samples_free(&b.prompt);
-    zq_samples_free(&b.step);
-    zq_samples_free(&b.pass);
+    free_samples(&b);
     return st;
 }

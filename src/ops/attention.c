@@ -83,6 +83,7 @@ static void attend_on_device(const struct zq_ops *ops, const struct zq_attention
 
 void zq_attention_run(const struct zq_ops *ops, const struct zq_attention *a, struct zq_rows out, struct zq_forms forms)
 {
+    zq_watch_see(ops, NULL);
     if (ops->plugin) {
         attend_on_device(ops, a, out);
         if (forms.q)
@@ -96,4 +97,7 @@ void zq_attention_run(const struct zq_ops *ops, const struct zq_attention *a, st
     zq_team_run(ops->team, a->n_tiles, 1, keep_range, &work);
     zq_team_run(ops->team, a->n_tiles * work.n_head_groups, 1, attend_range, &work);
     if (few && forms.q) quantize_tokens(&work, 0, a->n_tokens);
+    const struct zq_event event = {
+        .op = ZQ_OP_ATTENTION, .n_rows = a->n_tokens, .n = a->heads.n_heads * a->heads.head_dim, .f = forms.f, .q = forms.q};
+    zq_watch_see(ops, &event);
 }

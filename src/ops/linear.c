@@ -103,9 +103,9 @@ static enum zq_device_format device_format(struct zq_spec s)
     return s.w_bits == 8 ? ZQ_DEVICE_W8A16 : ZQ_DEVICE_W4A16;
 }
 
-void zq_linear_run(const struct zq_ops *ops, const struct zq_linear *l, struct zq_rows x, size_t n, const float *residual, float *out, size_t ld_out)
+static void run_linear(const struct zq_ops *ops, const struct zq_linear *l, struct zq_rows x, size_t n, const float *residual, float *out,
+                       size_t ld_out)
 {
-    if (!n) return;
     struct linear_work work = {
         .ops = ops,
         .l = l,
@@ -134,4 +134,12 @@ void zq_linear_run(const struct zq_ops *ops, const struct zq_linear *l, struct z
     const size_t n_threads = (size_t)zq_team_size(ops->team), share = (l->w.n_rows + n_threads - 1) / n_threads;
     zq_team_run(ops->team, l->w.n_rows, share < work.strip ? share : work.strip, blas_range, &work);
 #endif
+}
+
+void zq_linear_run(const struct zq_ops *ops, const struct zq_linear *l, struct zq_rows x, size_t n, const float *residual, float *out, size_t ld_out)
+{
+    if (!n) return;
+    zq_watch_see(ops, NULL);
+    run_linear(ops, l, x, n, residual, out, ld_out);
+    zq_watch_see(ops, &(struct zq_event){.op = ZQ_OP_PRODUCT, .map = l, .n_rows = n, .n = l->w.n_rows, .f = true, .residual = residual != NULL});
 }

@@ -6,6 +6,23 @@
 #include "base/threads.h"
 #include "cuda/load.h"
 
+struct zq_linear;
+
+/* An operator that has run: which one, on what. */
+enum zq_operator { ZQ_OP_PRODUCT, ZQ_OP_NORM, ZQ_OP_ACTIVATE, ZQ_OP_ATTENTION };
+struct zq_event {
+    enum zq_operator op;
+    const struct zq_linear *map; /* products */
+    size_t n_rows, n;            /* of the output: tokens, and values of each */
+    bool f, q;                   /* forms that it left */
+    bool residual;               /* products: added on the way out */
+};
+/* Told before (NULL) and after each operator, for measuring; on the thread that runs the step. */
+struct zq_watch {
+    void (*see)(void *user, const struct zq_event *event); /* NULL: nobody looks */
+    void *user;
+};
+
 struct zq_ops {
     const struct zq_kernels *kernels;
     struct zq_team *team;
@@ -13,7 +30,13 @@ struct zq_ops {
     size_t thread_floats;   /* >= zq_ops_thread_floats() of every operator used */
     const struct zq_plugin *plugin; /* NULL: this processor; else all arrays lie on a device, and work is queued */
     struct zq_queue *queue;
+    struct zq_watch watch;
 };
+
+static inline void zq_watch_see(const struct zq_ops *ops, const struct zq_event *event)
+{
+    if (ops->watch.see) ops->watch.see(ops->watch.user, event);
+}
 
 /* Rows of activations in the forms the next operator may want: float, INT8 with one scale per row, or both. */
 struct zq_rows {

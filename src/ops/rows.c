@@ -26,8 +26,10 @@ void zq_norm_run(const struct zq_ops *ops, const struct zq_norm_weights *w, bool
         ops->kernels,
         {.x = x, .ld_x = ld_x, .n = n, .gamma = w->gamma, .beta = w->beta, .eps = eps, .rms = rms, .out = wanted(ops, out, forms)},
     };
+    zq_watch_see(ops, NULL);
     if (ops->plugin) ops->plugin->norm(ops->queue, &work.args, n_rows);
     else zq_team_run(ops->team, n_rows, 8, norm_range, &work);
+    zq_watch_see(ops, &(struct zq_event){.op = ZQ_OP_NORM, .n_rows = n_rows, .n = n, .f = forms.f, .q = forms.q});
 }
 
 struct activate_work {
@@ -49,6 +51,8 @@ void zq_activate_run(const struct zq_ops *ops, enum zq_activation act, const flo
         ops->kernels,
         {.x = x, .times = times, .ld_x = ld, .ld_times = ld, .n = n, .act = act, .out = wanted(ops, out, forms)},
     };
+    zq_watch_see(ops, NULL);
     if (ops->plugin) ops->plugin->activate(ops->queue, &work.args, n_rows);
     else zq_team_run(ops->team, n_rows, 4, activate_range, &work);
+    zq_watch_see(ops, &(struct zq_event){.op = ZQ_OP_ACTIVATE, .n_rows = n_rows, .n = n, .f = forms.f, .q = forms.q});
 }

@@ -61,7 +61,7 @@ void check_gemm_f32_a16(struct check *c);
 
 /* The machine's limits for a level on all cores, measured once. */
 struct limits {
-    double int8_ops;   /* products and sums of INT8 per second; 0: unknown (C, AMX) */
+    double int8_ops;   /* products and sums of INT8 per second; 0: unknown (plain C) */
     double int4_ops;   /* the same where weights are INT4, whose sums AVX2 may keep in 16 bits */
     double float_ops;  /* of FP32 */
     double read_bytes; /* per second, from memory */
