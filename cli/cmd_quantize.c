@@ -77,16 +77,17 @@ static void print_json_report(const zq_quantize_report *report)
 static zq_status plan(zq_quantize_options options, zq_error *err)
 {
     zq_quantize_report *report;
+    const bool distils = args.lkd && strcmp(args.lkd, "off");
     options.dry_run = true;
     if (!args.dry_run) options.note = NULL; /* the real run repeats them */
     zq_status st = zq_quantize(args.model, args.output, &options, &report, err);
     if (st) return st;
     if (!args.dry_run) {
-        st = print_plan(report, false, stderr, err);
+        st = print_plan(report, distils, false, stderr, err);
     } else if (args.json) {
         print_json_report(report);
     } else {
-        st = print_plan(report, true, stdout, err);
+        st = print_plan(report, distils, true, stdout, err);
     }
     zq_quantize_report_free(report);
     return st;

@@ -2,8 +2,14 @@
  * written files belongs to no process. */
 #include "compress/budget.h"
 
+#include "base/alloc.h"
+#include "base/rng.h"
+#include "quant/encode.h"
+#include "quant/pack.h"
+
 #include <stdio.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -11,6 +17,13 @@ enum {
     MIN_STRIP = 64 << 10,
     SLACK = 12 << 20, /* write buffer, stacks of threads, JSON of journal and report */
 };
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
 
 static uint64_t resident_now(void)
 {
@@ -27,49 +40,98 @@ uint64_t zq_budget_peak(void)
     return getrusage(RUSAGE_SELF, &usage) ? 0 : (uint64_t)usage.ru_maxrss * 1024;
 }
 
-/* The item that takes most memory. */
-static const struct zq_item *largest(const struct zq_plan *plan, const struct zq_means *means, uint64_t *n_bytes)
+struct need {
+    uint64_t buffers, mapped;   /* the largest of each: buffers stay while other items are mapped */
+    const struct zq_item *item; /* that takes most of both together; NULL: there is none */
+};
+
+static struct need need_of(const struct zq_plan *plan, const struct zq_means *means)
 {
-    const struct zq_item *item = NULL;
-    *n_bytes = 0;
+    struct need need = {0};
+    uint64_t most = 0;
     for (size_t i = 0; i < plan->n_items; i++) {
-        const uint64_t n = zq_item_memory(&plan->items[i], means);
-        if (item && n <= *n_bytes) continue;
-        item = &plan->items[i];
-        *n_bytes = n;
+        const struct zq_item *item = &plan->items[i];
+        const uint64_t buffers = zq_item_buffers(item, means), mapped = zq_item_mapped(item, means);
+        if (buffers > need.buffers) need.buffers = buffers;
+        if (mapped > need.mapped) need.mapped = mapped;
+        if (need.item && buffers + mapped <= most) continue;
+        need.item = item;
+        most = buffers + mapped;
     }
-    return item;
+    return need;
 }
 
-zq_status zq_budget_fit(struct zq_means *means, const struct zq_plan *plan, uint64_t lesson_bytes, uint64_t bound, uint64_t *memory_bytes,
+zq_status zq_budget_fit(struct zq_means *means, const struct zq_plan *plan, uint64_t lesson_bytes, uint64_t bound, struct zq_budget *out,
                         zq_error *err)
 {
     const uint64_t base = resident_now() + SLACK + lesson_bytes;
-    uint64_t work;
     means->strip_bytes = DEFAULT_STRIP;
-    const struct zq_item *item = largest(plan, means, &work);
-    while (bound && base + work > bound && means->strip_bytes > MIN_STRIP) {
+    struct need need = need_of(plan, means);
+    while (bound && base + need.buffers + need.mapped > bound && means->strip_bytes > MIN_STRIP) {
         means->strip_bytes /= 2;
-        item = largest(plan, means, &work);
+        need = need_of(plan, means);
     }
-    *memory_bytes = base + work;
-    if (!bound || *memory_bytes <= bound || !item) return ZQ_OK;
-    zq_status st = zq_fail(err, ZQ_ENOMEM, "tensor %s needs %.1f MiB of memory on %d threads, the bound is %.1f MiB", item->tensor->name,
-                           (double)*memory_bytes / 0x1p20, means->n_threads, (double)bound / 0x1p20);
-    *memory_bytes = 0;
-    return st;
+    *out = (struct zq_budget){.memory_bytes = base + need.buffers + need.mapped, .buffer_bytes = need.buffers};
+    if (!bound || out->memory_bytes <= bound || !need.item) return ZQ_OK;
+    return zq_fail(err, ZQ_ENOMEM, "tensor %s needs %.1f MiB of memory on %d threads, the bound is %.1f MiB", need.item->tensor->name,
+                   (double)out->memory_bytes / 0x1p20, means->n_threads, (double)bound / 0x1p20);
 }
 
-double zq_budget_seconds(const struct zq_plan *plan, int n_threads)
+/* Seconds per weight, on one thread of this processor: the fastest of three passes over a tile of made-up weights, which lie in the cache
+ * as those of a strip do. Negative if out of memory. */
+static double time_coding(const struct zq_item *item)
 {
-    /* weights per second and thread, measured on Zen 4; bytes per second of a modest SSD */
-    const double coded_per_s = 0.3e9, read_per_s = 1e9, written_per_s = 0.3e9;
-    double read = 0, written = 0, coded = 0;
+    enum { VALUES = 1 << 16, PASSES = 3 };
+    const size_t n_cols = item->module->n_cols, n_rows = n_cols < VALUES ? VALUES / n_cols : 1, n = n_rows * n_cols;
+    const struct zq_layout *layout = &item->layout;
+    const enum zq_dtype stored = item->tensor->dtype;
+    struct tile {
+        float *w, *scales, *shared;
+        int8_t *codes;
+        uint8_t *bytes;
+    } t = {zq_alloc_array(n, sizeof(float)), zq_alloc_array(n, sizeof(float)), zq_alloc_array(n_rows, sizeof(float)), zq_alloc(n),
+           zq_alloc_array(n, sizeof(float))};
+    double best = -1;
+    if (t.w && t.scales && t.shared && t.codes && t.bytes) {
+        uint64_t random = 1;
+        for (size_t i = 0; i < n; i++) t.w[i] = zq_rng_float(&random) - 0.5f;
+        for (size_t r = 0; r < n_rows; r++) t.shared[r] = 1.0f / 64;
+        zq_from_float(t.bytes, stored, t.w, n);
+        for (int pass = 0; pass < PASSES; pass++) {
+            const struct zq_weight_rows rows = {t.w, 0, n_rows, n_cols, layout, layout->row_groups ? t.shared : NULL};
+            struct zq_deviation unused = {0};
+            const double start = now();
+            zq_to_float(t.w, t.bytes, stored, n);
+            zq_encode_nearest(NULL, &rows, t.codes, t.scales);
+            zq_weight_deviation(&unused, &rows, t.codes, t.scales);
+            if (item->storage == ZQ_STORED_PACKED) zq_pack_codes((uint8_t *)t.w, t.codes, layout->spec.w_bits, n);
+            const double seconds = (now() - start) / (double)n;
+            if (best < 0 || seconds < best) best = seconds;
+        }
+    }
+    zq_free(t.w);
+    zq_free(t.scales);
+    zq_free(t.shared);
+    zq_free(t.codes);
+    zq_free(t.bytes);
+    return best;
+}
+
+zq_status zq_budget_seconds(double *out, const struct zq_plan *plan, int n_threads, zq_error *err)
+{
+    const double read_per_s = 1e9, written_per_s = 0.3e9; /* bytes; assumed: a modest SSD */
+    double per_weight[2] = {0}, read = 0, written = 0, coding = 0; /* per_weight: of 4 and of 8 bits, as first met */
+    *out = 0;
     for (size_t i = 0; i < plan->n_items; i++) {
         const struct zq_item *item = &plan->items[i];
         read += (double)item->tensor->n_bytes;
         written += (double)item->bytes_out;
-        if (item->storage != ZQ_STORED_FLOAT) coded += (double)item->tensor->n_values;
+        if (item->storage == ZQ_STORED_FLOAT) continue;
+        double *seconds = &per_weight[item->layout.spec.w_bits == 8];
+        if (*seconds == 0) *seconds = time_coding(item);
+        if (*seconds < 0) return zq_fail(err, ZQ_ENOMEM, "%s: no memory to time the coding of its weights", plan->ckpt->dir);
+        coding += *seconds * (double)item->tensor->n_values;
     }
-    return coded / (coded_per_s * n_threads) + read / read_per_s + written / written_per_s;
+    *out = coding / n_threads + read / read_per_s + written / written_per_s;
+    return ZQ_OK;
 }

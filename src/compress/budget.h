@@ -4,11 +4,18 @@
 
 #include "compress/matrix.h"
 
-/* Chooses means->strip_bytes, the other means being given, and estimates the peak of resident memory. bound 0: none. ZQ_ENOMEM
- * says how much is needed. lesson_bytes: of distillation. */
-zq_status zq_budget_fit(struct zq_means *means, const struct zq_plan *plan, uint64_t lesson_bytes, uint64_t bound, uint64_t *memory_bytes,
+struct zq_budget {
+    uint64_t memory_bytes; /* estimated peak of resident memory */
+    uint64_t buffer_bytes; /* of means->buffers, part of it */
+};
+
+/* Chooses means->strip_bytes, threads and method being given, and estimates what that takes. bound 0: none. ZQ_ENOMEM says how much is
+ * needed. lesson_bytes: of distillation. */
+zq_status zq_budget_fit(struct zq_means *means, const struct zq_plan *plan, uint64_t lesson_bytes, uint64_t bound, struct zq_budget *out,
                         zq_error *err);
-double zq_budget_seconds(const struct zq_plan *plan, int n_threads);
+/* Coding as a tile of it is timed here and now; files at rates that are assumed, because finding out would mean writing some. Without
+ * distillation. */
+zq_status zq_budget_seconds(double *out, const struct zq_plan *plan, int n_threads, zq_error *err);
 /* Largest resident memory of this process so far. */
 uint64_t zq_budget_peak(void);
 

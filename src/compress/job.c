@@ -24,6 +24,7 @@
 struct job {
     const zq_quantize_options *options;
     struct zq_plan plan;
+    struct zq_budget budget;
     struct zq_means means;
     struct zq_sidefiles sidefiles;
     struct zq_place place;
@@ -312,6 +313,8 @@ static zq_status write_shards(struct job *job, zq_error *err)
         job->progress.bytes_done += job->plan.shards[s].bytes_in;
     }
     zq_status st = ZQ_OK;
+    if (!(job->means.buffers = zq_alloc((size_t)job->budget.buffer_bytes)))
+        st = zq_fail(err, ZQ_ENOMEM, "%s: no memory for buffers of %.1f MiB", job->plan.ckpt->dir, (double)job->budget.buffer_bytes / 0x1p20);
     for (size_t s = job->n_done; s < job->plan.n_shards && !st; s++) {
         st = teach(job, s, err);
         if (!st) st = write_shard(job, &job->plan.shards[s], err);
@@ -408,17 +411,19 @@ static zq_status quantize(struct job *job, zq_error *err)
     return st;
 }
 
-static zq_status dry_run(struct job *job, uint64_t memory_bytes, zq_error *err)
+static zq_status dry_run(struct job *job, zq_error *err)
 {
     json_t *json;
+    double seconds;
     job->identity = json_pack("{s:O}", "options", job->plan.options);
     zq_status st = job->identity ? ZQ_OK : zq_fail(err, ZQ_ENOMEM, "%s: no memory for the plan", job->plan.ckpt->dir);
-    if (!st) st = make_report(job, &json, memory_bytes, zq_budget_seconds(&job->plan, job->means.n_threads), err);
+    if (!st) st = zq_budget_seconds(&seconds, &job->plan, job->means.n_threads, err);
+    if (!st) st = make_report(job, &json, job->budget.memory_bytes, seconds, err);
     if (!st) json_decref(json);
     return st;
 }
 
-static zq_status prepare(struct job *job, const char *model_dir, const char *out_dir, uint64_t *memory_bytes, zq_error *err)
+static zq_status prepare(struct job *job, const char *model_dir, const char *out_dir, zq_error *err)
 {
     uint64_t lesson_bytes = 0;
     zq_status st = zq_plan_make(&job->plan, model_dir, job->options, err);
@@ -428,7 +433,7 @@ static zq_status prepare(struct job *job, const char *model_dir, const char *out
         st = zq_fail(err, ZQ_ENOMEM, "%s: no memory for a plan of %zu tensors", model_dir, job->plan.n_items);
     for (size_t i = 0; i < job->plan.n_items && !st; i++) job->relative_errors[i] = NAN;
     if (!st) st = zq_lesson_bytes(&lesson_bytes, &job->plan, job->means.n_threads, err);
-    if (!st) st = zq_budget_fit(&job->means, &job->plan, lesson_bytes, job->options->memory_bytes, memory_bytes, err);
+    if (!st) st = zq_budget_fit(&job->means, &job->plan, lesson_bytes, job->options->memory_bytes, &job->budget, err);
     job->progress.n_tensors = job->plan.n_items;
     job->progress.n_bytes = st ? 0 : job->plan.ckpt->n_bytes;
     return st;
@@ -438,17 +443,17 @@ zq_status zq_quantize(const char *model_dir, const char *out_dir, const zq_quant
 {
     static const zq_quantize_options defaults = {0};
     struct job job = {.options = options ? options : &defaults, .place.lock = -1};
-    uint64_t memory_bytes;
     if (report) *report = NULL;
     clock_gettime(CLOCK_MONOTONIC, &job.start);
     job.means = (struct zq_means){.n_threads = zq_thread_count(job.options->n_threads), .encode = zq_encode_nearest, .tick = tick, .user = &job};
-    zq_status st = prepare(&job, model_dir, out_dir, &memory_bytes, err);
-    if (!st) st = job.options->dry_run ? dry_run(&job, memory_bytes, err) : quantize(&job, err);
+    zq_status st = prepare(&job, model_dir, out_dir, err);
+    if (!st) st = job.options->dry_run ? dry_run(&job, err) : quantize(&job, err);
     if (!st && report) *report = job.report;
     else zq_quantize_report_free(job.report);
     zq_place_close(&job.place);
     zq_sidefiles_free(&job.sidefiles);
     zq_lesson_close(job.lesson);
+    zq_free(job.means.buffers);
     zq_free(job.relative_errors);
     json_decref(job.blocks);
     json_decref(job.identity);

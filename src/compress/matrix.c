@@ -3,7 +3,7 @@
  * error have one order. A transposed matrix (Conv1D) is turned strip by strip before anything else sees it. */
 #include "compress/matrix.h"
 
-#include "base/alloc.h"
+#include "base/carve.h"
 #include "base/threads.h"
 #include "quant/pack.h"
 
@@ -64,58 +64,39 @@ static void measure(struct matrix *m, const struct zq_item *item, const struct z
     m->scratch_bytes = round_up(m->tile_rows * (m->n_cols * (sizeof(float) + 1) + m->n_groups * sizeof(float)), 64);
 }
 
-struct sizes {
-    size_t strip, codes, scales, deviations, ranges, shared, scratch;
-};
-
-static struct sizes buffer_sizes(const struct matrix *m)
+/* Assigns the buffers, or only measures them. */
+static void carve(struct matrix *m, struct zq_carver *c)
 {
-    const bool grouped = m->item->layout.row_groups != 0;
-    return (struct sizes){
-        .strip = m->turned ? m->strip_rows * m->n_cols * m->value_bytes : 0,
-        .codes = m->codes_turned ? m->n_rows * m->n_cols : m->strip_rows * m->code_bytes,
-        .scales = m->n_rows * m->n_groups * zq_dtype_bytes(m->item->layout.scale_dtype),
-        .deviations = n_tiles(m) * sizeof *m->deviations,
-        .ranges = grouped ? m->n_rows * sizeof *m->ranges : 0,
-        .shared = grouped ? m->n_rows * sizeof *m->shared : 0,
-        .scratch = (size_t)m->means->n_threads * m->scratch_bytes,
-    };
+    const size_t grouped = m->item->layout.row_groups ? m->n_rows : 0;
+    m->strip = zq_carve(c, m->turned ? m->strip_rows * m->n_cols : 0, m->value_bytes);
+    m->codes = zq_carve(c, m->codes_turned ? m->n_rows : m->strip_rows, m->codes_turned ? m->n_cols : m->code_bytes);
+    m->scales = zq_carve(c, m->n_rows * m->n_groups, zq_dtype_bytes(m->item->layout.scale_dtype));
+    m->deviations = zq_carve(c, n_tiles(m), sizeof *m->deviations);
+    m->ranges = zq_carve(c, grouped, sizeof *m->ranges);
+    m->shared = zq_carve(c, grouped, sizeof *m->shared);
+    m->scratch = zq_carve(c, (size_t)m->means->n_threads, m->scratch_bytes);
 }
 
-uint64_t zq_item_memory(const struct zq_item *item, const struct zq_means *means)
+uint64_t zq_item_buffers(const struct zq_item *item, const struct zq_means *means)
 {
-    if (item->storage == ZQ_STORED_FLOAT) return item->tensor->n_bytes < means->strip_bytes ? item->tensor->n_bytes : means->strip_bytes;
+    if (item->storage == ZQ_STORED_FLOAT) return 0;
     struct matrix m;
+    struct zq_carver c = {0};
     measure(&m, item, means);
-    const struct sizes s = buffer_sizes(&m);
-    const uint64_t least = (m.turned ? m.n_rows * TURN_ROWS : m.n_cols * m.strip_rows) * m.value_bytes;
-    uint64_t mapped = least > means->strip_bytes ? least : means->strip_bytes;
-    if (mapped > item->tensor->n_bytes) mapped = item->tensor->n_bytes;
-    return mapped + s.strip + s.codes + s.scales + s.deviations + s.ranges + s.shared + s.scratch;
+    carve(&m, &c);
+    return c.overflow ? UINT64_MAX / 2 : c.used;
 }
 
-static bool take_buffers(struct matrix *m)
+uint64_t zq_item_mapped(const struct zq_item *item, const struct zq_means *means)
 {
-    const struct sizes s = buffer_sizes(m);
-    m->strip = zq_alloc(s.strip);
-    m->codes = zq_alloc(s.codes);
-    m->scales = zq_alloc(s.scales);
-    m->deviations = zq_alloc_zero(s.deviations);
-    m->ranges = zq_alloc(s.ranges);
-    m->shared = zq_alloc(s.shared);
-    m->scratch = zq_alloc(s.scratch);
-    return m->strip && m->codes && m->scales && m->deviations && m->ranges && m->shared && m->scratch;
-}
-
-static void free_buffers(struct matrix *m)
-{
-    zq_free(m->strip);
-    zq_free(m->codes);
-    zq_free(m->scales);
-    zq_free(m->deviations);
-    zq_free(m->ranges);
-    zq_free(m->shared);
-    zq_free(m->scratch);
+    uint64_t n = means->strip_bytes;
+    if (item->storage != ZQ_STORED_FLOAT) {
+        struct matrix m;
+        measure(&m, item, means);
+        const uint64_t least = (m.turned ? m.n_rows * TURN_ROWS : m.n_cols * m.strip_rows) * m.value_bytes;
+        if (least > n) n = least;
+    }
+    return n < item->tensor->n_bytes ? n : item->tensor->n_bytes;
 }
 
 /* ---- loading a strip ---------------------------------------------------------------------------------------------- */
@@ -365,16 +346,17 @@ static zq_status quantize_matrix(const struct zq_item *item, const struct zq_mea
                                  double *relative_error, zq_error *err)
 {
     struct matrix m;
+    struct zq_carver c = {.base = means->buffers};
     measure(&m, item, means);
+    carve(&m, &c);
+    memset(m.deviations, 0, n_tiles(&m) * sizeof *m.deviations);
     atomic_init(&m.bad_row, SIZE_MAX);
     zq_status st = ZQ_OK;
-    if (!take_buffers(&m)) st = zq_fail(err, ZQ_ENOMEM, "no memory to quantize %s", item->tensor->name);
-    if (!st && item->layout.row_groups && !means->given) st = settle_shared_scales(&m, err);
+    if (item->layout.row_groups && !means->given) st = settle_shared_scales(&m, err);
     if (!st) st = write_codes(&m, out, err);
     for (size_t p = 1; p < item->n_parts && !st; p++)
         st = item->parts[p].dtype == ZQ_I64 ? write_shape(&m, out, err) : zq_safetensors_put(out, m.scales, item->parts[p].n_bytes, err);
     if (!st) *relative_error = relative_error_of(&m);
-    free_buffers(&m);
     return st;
 }
 

@@ -17,6 +17,8 @@ struct zq_given {
 struct zq_means {
     int n_threads;
     size_t strip_bytes; /* of source that is mapped in at a time, about */
+    void *buffers;      /* of the item in work: as large as the largest wants, see zq_item_buffers(). One block for all, because what
+                         * allocators keep of freed ones counts as resident */
     zq_encode_fn *encode;
     void *method;
     const struct zq_given *given; /* of the item in work; NULL: encode() and the file say what it becomes */
@@ -25,8 +27,9 @@ struct zq_means {
     void *user;
 };
 
-/* Memory that an item takes at its peak: buffers and mapped pages. */
-uint64_t zq_item_memory(const struct zq_item *item, const struct zq_means *means);
+/* Bytes that an item takes at its peak: in means->buffers, which is not read, and of mapped pages of the source. */
+uint64_t zq_item_buffers(const struct zq_item *item, const struct zq_means *means);
+uint64_t zq_item_mapped(const struct zq_item *item, const struct zq_means *means);
 
 /* Writes the parts of an item, in their order, to a shard whose header announces them. *relative_error: ||W - Wq|| / ||W||, 0
  * for a matrix of zeros, NaN for an item that is copied. ZQ_EFORMAT names a tensor with NaN or infinity. */

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "base/alloc.h"
 #include "base/half.h"
 #include "checkpoint/compressed.h"
 #include "compress/matrix.h"
@@ -514,9 +515,14 @@ static void bytes_do_not_depend_on_threads(void **state)
 /* All items of a plan in one file, with strips of a given size. */
 static void write_items(const struct zq_plan *plan, size_t strip_bytes, int n_threads, const char *path, double *errors)
 {
-    const struct zq_means means = {.n_threads = n_threads, .strip_bytes = strip_bytes, .encode = zq_encode_nearest};
+    struct zq_means means = {.n_threads = n_threads, .strip_bytes = strip_bytes, .encode = zq_encode_nearest};
     struct zq_tensor parts[400];
-    size_t n = 0;
+    size_t n = 0, most = 0;
+    for (size_t i = 0; i < plan->n_items; i++) {
+        const size_t wanted = zq_item_buffers(&plan->items[i], &means);
+        most = wanted > most ? wanted : most;
+    }
+    means.buffers = zq_alloc(most);
     for (size_t i = 0; i < plan->n_items; i++)
         for (size_t p = 0; p < plan->items[i].n_parts; p++) parts[n++] = plan->items[i].parts[p];
     struct zq_safetensors_writer w;
@@ -525,6 +531,7 @@ static void write_items(const struct zq_plan *plan, size_t strip_bytes, int n_th
     for (size_t i = 0; i < plan->n_items; i++)
         if (zq_item_write(&plan->items[i], &means, &w, &errors[i], &err)) fail_msg("%s", err.message);
     if (zq_safetensors_end(&w, &err)) fail_msg("%s", err.message);
+    zq_free(means.buffers);
 }
 
 /* Memory decides how much of a matrix is in work at a time, and nothing else. */
