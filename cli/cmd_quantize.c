@@ -148,7 +148,7 @@ static const struct option options[] = {
     {"set", 0, "RULE", read_set, NULL, "REGEX=SCHEME[,GROUP] for modules whose whole name matches; the last match wins"},
     {"ignore", 0, "REGEX", read_ignore, NULL, "leave these modules as they are: --set REGEX=float"},
     {"embeddings", 0, "int8", read_text, &args.embeddings, "quantize token embedding and head, one scale per row"},
-    {"lkd", 0, "METHOD", read_text, &args.lkd, "off (default), paper, fast or gptq: let each block learn from its original"},
+    {"lkd", 0, "METHOD", read_text, &args.lkd, "off (default), paper, fast, full or gptq: let each block learn from its original"},
     {"data", 0, "SOURCES", read_text, &args.data, "self (default), random or FILE, each with :WEIGHT; commas between several"},
     {"samples", 0, "N", read_count, &args.samples, "sequences to learn from"},
     {"length", 0, "T", read_count, &args.length, "tokens of each"},

@@ -237,8 +237,9 @@ static zq_status remember_block(struct job *job, size_t layer, const struct zq_l
     if (!entry || json_array_append_new(job->blocks, entry)) return zq_fail(err, ZQ_ENOMEM, "no memory for the report of block %zu", layer);
     const size_t n = job->plan.config.n_layers, n_left = n - layer - 1;
     const double seconds = seconds_since(&job->start) - job->taught_from;
+    const char *kept = !b->fell_back ? "" : b->after < b->before ? ", training no better: kept as it found it" : ", kept as it began";
     note(job, "block %zu of %zu: loss on held-out samples %.4g -> %.4g (%.0f %%)%s, %.0f s left", layer + 1, n, b->before, b->after,
-         b->before > 0 ? 100 * b->after / b->before : 100.0, b->fell_back ? ", kept as it began" : "",
+         b->before > 0 ? 100 * b->after / b->before : 100.0, kept,
          seconds / (double)(layer + 1 - job->first_layer) * (double)n_left);
     return ZQ_OK;
 }

@@ -99,7 +99,7 @@ static struct zq_student_options student_options(const struct zq_plan *plan, siz
 {
     const struct zq_lesson_settings *s = &plan->lesson;
     struct zq_student_options o = {.config = &plan->config, .max_sequences = s->solve.batch, .max_length = s->length,
-                                   .max_tokens = s->solve.batch * s->length, .trains = s->method->trains, .adam = s->method->trains,
+                                   .max_tokens = s->solve.batch * s->length, .trains = s->method->trains, .adam = s->method->adam,
                                    .n_threads = n_threads};
     for (size_t r = 0; r < ZQ_N_LINEARS; r++) o.layouts[r].spec = ZQ_SPEC_FLOAT;
     for (size_t i = 0; i < plan->n_items; i++) {
@@ -362,7 +362,7 @@ static zq_status keep_float_maps(struct zq_lesson *l, zq_error *err)
 {
     bool some = false;
     for (size_t r = 0; r < ZQ_N_LINEARS; r++) some |= l->student->linear[r].n_rows && l->student->linear[r].fake == l->student->linear[r].w;
-    if (!some || !l->plan->lesson.method->trains) return ZQ_OK;
+    if (!some || !l->plan->lesson.method->adam) return ZQ_OK;
     struct zq_student *original;
     struct zq_student_options o = student_options(l->plan, l->layer, l->means->n_threads);
     o.trains = o.adam = false;

@@ -2,7 +2,6 @@
  * the maps are solved in closed form, each for the inputs that the solved ones before it give. `gptq` is the published method
  * on the same road: no smoothing, no teacher, no descent. */
 #include "distill/closed.h"
-#include "distill/loss.h"
 #include "distill/smooth.h"
 
 #include "base/alloc.h"
@@ -70,23 +69,14 @@ static void give(struct work *w)
     for (int r = 0; r < ZQ_N_LINEARS; r++) zq_free(w->biases[r]);
 }
 
-/* Mean squared error of samples [first, end) with the present codes. */
 static double judge(struct work *w, size_t first, size_t end)
 {
-    struct zq_student *s = w->s;
-    const size_t n_values = w->samples->length * s->config.width;
-    double total = 0;
-    for (size_t i = first; i < end; i += w->at_once) {
-        const size_t n = end - i < w->at_once ? end - i : w->at_once;
-        zq_student_forward(s, &(struct zq_student_batch){w->samples->student_x + i * n_values, w->lengths, n}, true, w->out);
-        total += (double)n * zq_loss_mse(w->out, w->samples->target + i * n_values, s->n_tokens, s->config.width, NULL, w->sums, s->n_threads);
-    }
-    return total / (double)(end - first);
+    return zq_solve_judge(w->s, w->samples, first, end, w->out, w->sums);
 }
 
 static double judge_held(struct work *w)
 {
-    return judge(w, w->samples->n_held ? w->samples->n - w->samples->n_held : 0, w->samples->n);
+    return zq_solve_judge_held(w->s, w->samples, w->out, w->sums);
 }
 
 /* The better of a few exponents at a place, none among them, by the error of the first samples. */

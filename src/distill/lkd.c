@@ -1,10 +1,9 @@
-/* The loop over one block. Samples go round in an order that is new in each epoch and follows from seed and step alone, so that
- * a run can go on from any step. */
+/* The loop over one block. */
 #include "distill/lkd.h"
 
-#include "base/rng.h"
 #include "distill/loss.h"
 #include "distill/optimizer.h"
+#include "distill/order.h"
 
 #include <math.h>
 #include <string.h>
@@ -27,23 +26,6 @@ void zq_lkd_teach(struct zq_student *s, const struct zq_lkd_samples *samples, si
         const size_t n = samples->n - i < batch ? samples->n - i : batch;
         zq_student_forward_even(s, samples->x + i * n_values, n, samples->length, false, target + i * n_values);
     }
-}
-
-/* The sample that is k-th of an epoch: steps of a stride that has no factor in common with the number of samples. */
-static size_t sample_at(const struct zq_lkd *run, uint64_t position)
-{
-    const uint64_t n = run->samples.n - run->n_held, epoch = position / n;
-    uint64_t state = run->options.seed ^ epoch * 0x9e3779b97f4a7c15u, stride, a, b;
-    const uint64_t offset = zq_rng_next(&state) % n;
-    do {
-        stride = zq_rng_next(&state) % n;
-        for (a = stride, b = n; a;) {
-            const uint64_t rest = b % a;
-            b = a;
-            a = rest;
-        }
-    } while (b != 1);
-    return (size_t)((position % n * stride + offset) % n);
 }
 
 static zq_status check(const struct zq_student *s, const struct zq_lkd_samples *samples, const struct zq_lkd_options *o, zq_error *err)
@@ -80,7 +62,7 @@ void zq_lkd_step(struct zq_lkd *run)
     const size_t batch = run->options.batch, n_values = values_of(run);
     if (run->iteration >= run->options.n_iterations || run->diverged) return;
     for (size_t i = 0; i < batch; i++) {
-        const size_t at = sample_at(run, (uint64_t)run->iteration * batch + i) * n_values;
+        const size_t at = zq_order_at(run->samples.n - run->n_held, run->options.seed, (uint64_t)run->iteration * batch + i) * n_values;
         memcpy(s->batch_x + i * n_values, run->samples.x + at, n_values * sizeof(float));
         memcpy(s->batch_target + i * n_values, run->samples.target + at, n_values * sizeof(float));
     }

@@ -1,8 +1,9 @@
-/* The table of methods, and solutions: codes and scales of one block in one piece of memory. */
+/* The table of methods, how they are judged, and solutions: codes and scales of one block in one piece of memory. */
 #include "distill/solve.h"
 
 #include "base/alloc.h"
 #include "base/threads.h"
+#include "distill/loss.h"
 #include "quant/encode.h"
 
 #include <stdatomic.h>
@@ -16,9 +17,10 @@ static size_t no_bytes(const struct zq_student *s)
 
 const struct zq_method zq_methods[] = {
     /* numbers of the paper: section 5 and appendix */
-    {.name = "paper", .trains = true, .n_samples = 128, .length = 512, .n_iterations = 400, .batch = 8, .rate = 5e-6,
+    {.name = "paper", .trains = true, .adam = true, .n_samples = 128, .length = 512, .n_iterations = 400, .batch = 8, .rate = 5e-6,
      .encoder_length = 128, .encoder_iterations = 100, .encoder_batch = 32, .bytes = no_bytes, .run = zq_solve_paper},
     {.name = "fast", .n_samples = 64, .length = 256, .n_iterations = 1, .batch = 8, .bytes = zq_fast_bytes, .run = zq_solve_fast},
+    {.name = "full", .trains = true, .n_samples = 64, .length = 256, .n_iterations = 200, .batch = 8, .bytes = zq_full_bytes, .run = zq_solve_full},
     {.name = "gptq", .n_samples = 64, .length = 256, .n_iterations = 1, .batch = 8, .bytes = zq_fast_bytes, .run = zq_solve_gptq},
     {0},
 };
@@ -98,4 +100,22 @@ bool zq_solution_nearest(struct zq_solution *solution, struct zq_student *s)
         finite = !atomic_load(&work.bad);
     }
     return finite;
+}
+
+double zq_solve_judge(struct zq_student *s, const struct zq_solve_samples *samples, size_t first, size_t end, float *out, double *sums)
+{
+    const size_t n_values = samples->length * s->config.width, fit = s->max_tokens / samples->length;
+    const size_t at_once = fit < s->max_sequences ? fit : s->max_sequences;
+    double total = 0;
+    for (size_t i = first; i < end; i += at_once) {
+        const size_t n = end - i < at_once ? end - i : at_once;
+        zq_student_forward_even(s, samples->student_x + i * n_values, n, samples->length, true, out);
+        total += (double)n * zq_loss_mse(out, samples->target + i * n_values, s->n_tokens, s->config.width, NULL, sums, s->n_threads);
+    }
+    return total / (double)(end - first);
+}
+
+double zq_solve_judge_held(struct zq_student *s, const struct zq_solve_samples *samples, float *out, double *sums)
+{
+    return zq_solve_judge(s, samples, samples->n_held ? samples->n - samples->n_held : 0, samples->n, out, sums);
 }

@@ -39,6 +39,11 @@ size_t zq_solution_bytes(const struct zq_student *s);
 /* Round-to-nearest codes of the student's present weights; brings `fake` up to date with them. false: a weight is NaN or infinite. */
 bool zq_solution_nearest(struct zq_solution *solution, struct zq_student *s);
 
+/* Mean squared error of the student with its present codes, on samples [first, end), and on those that judge. out [max_tokens, width] and
+ * sums [max_tokens] are scratch. */
+double zq_solve_judge(struct zq_student *s, const struct zq_solve_samples *samples, size_t first, size_t end, float *out, double *sums);
+double zq_solve_judge_held(struct zq_student *s, const struct zq_solve_samples *samples, float *out, double *sums);
+
 /* The student holds the original block when a method begins. When it ends well, `fake` of every quantized map is codes times
  * scales, and biases and norms are as they are to be written. */
 typedef zq_status zq_solve_fn(struct zq_student *s, const struct zq_solve_samples *samples, const struct zq_solve_options *options,
@@ -46,7 +51,7 @@ typedef zq_status zq_solve_fn(struct zq_student *s, const struct zq_solve_sample
 
 struct zq_method {
     const char *name;
-    bool trains;            /* needs gradients and the optimizer's memory: struct zq_student_options */
+    bool trains, adam;      /* needs gradients; and the optimizer's memory, which also trains maps that stay float: struct zq_student_options */
     size_t n_samples, length, n_iterations, batch; /* defaults; length also bounded by the model's limit */
     double rate;
     size_t encoder_length, encoder_iterations, encoder_batch; /* 0: the same for encoders */
@@ -64,5 +69,8 @@ zq_solve_fn zq_solve_paper;
 /* fast.c: solves map by map in closed form, without training; and GPTQ alone, to compare with. */
 zq_solve_fn zq_solve_fast, zq_solve_gptq;
 size_t zq_fast_bytes(const struct zq_student *s);
+/* full.c: what `fast` gives, then trained roundings, scales and biases. */
+zq_solve_fn zq_solve_full;
+size_t zq_full_bytes(const struct zq_student *s);
 
 #endif

@@ -38,6 +38,20 @@ distil closed --lkd fast || fail "--lkd fast"
 distil again --lkd fast --threads 1 || fail "--lkd fast on one thread"
 diff -r "$work/closed" "$work/again" > "$work/diff" || { cat "$work/diff"; fail "threads change the output of fast"; }
 
+# `full` begins with what `fast` gives: interrupted and on any number of threads it comes to the same, and a rate that is far too high to nothing
+trained=(--lkd full --iters 3)
+distil full "${trained[@]}" || fail "--lkd full"
+distil full-alone "${trained[@]}" --threads 1 || fail "--lkd full on one thread"
+diff -r "$work/full" "$work/full-alone" > "$work/diff" || { cat "$work/diff"; fail "threads change the output of full"; }
+for ms in 60 150 300; do
+    timeout -s KILL 0.$(printf %03d $ms) "$zq" quantize $model -o "$work/full-killed" "${settings[@]}" "${trained[@]}" --resume 2> /dev/null
+done
+distil full-killed "${trained[@]}" --resume || fail "a resumed run of full"
+diff -r "$work/full" "$work/full-killed" > "$work/diff" || { cat "$work/diff"; fail "interruptions change the output of full"; }
+distil wild "${trained[@]}" --lr 0.5 || fail "--lkd full --lr 0.5"
+for file in "$work/closed"/*.safetensors; do cmp "$file" "$work/wild/${file##*/}" || fail "a bad rate left its mark"; done
+[ "$(grep -c '"fell_back": true' "$work/wild/zq-report.json")" = 6 ] || fail "a bad rate is not told of"
+
 for source in self random "random:1,$model/heldout.txt:2"; do
     distil sources --data "$source" --iters 1 --force || fail "--data $source"
 done
