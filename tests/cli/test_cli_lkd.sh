@@ -11,13 +11,23 @@ fail() { echo "FAIL: $1"; failed=1; }
 settings=(--scheme w4/8a8 --group rows:4 --lkd paper --data "$model/heldout.txt" --samples 6 --length 16 --iters 4 --batch 2 --lr 1e-4 --quiet)
 distil() { "$zq" quantize $model -o "$work/$1" "${settings[@]}" "${@:2}"; }
 
+# kills a run after some milliseconds and waits until it is gone, so that the next one finds nobody at work
+kill_after() {
+    local ms=$1
+    shift
+    "$zq" quantize $model -o "$work/$1" "${settings[@]}" "${@:2}" --resume 2> /dev/null &
+    sleep 0.$(printf %03d "$ms")
+    kill -KILL $! 2> /dev/null
+    wait $! 2> /dev/null
+}
+
 distil whole --threads 2 || fail "a run"
 distil alone --threads 1 || fail "a run on one thread"
 diff -r "$work/whole" "$work/alone" > "$work/diff" || { cat "$work/diff"; fail "threads change the output"; }
 
 # killed at many moments: nothing is lost, and the end is the same
 for ms in 30 60 90 120 180 240 300; do
-    timeout -s KILL 0.$(printf %03d $ms) "$zq" quantize $model -o "$work/killed" "${settings[@]}" --resume 2> /dev/null
+    kill_after $ms killed
 done
 distil killed --resume || fail "a resumed run"
 diff -r "$work/whole" "$work/killed" > "$work/diff" || { cat "$work/diff"; fail "interruptions change the output"; }
@@ -44,7 +54,7 @@ distil full "${trained[@]}" || fail "--lkd full"
 distil full-alone "${trained[@]}" --threads 1 || fail "--lkd full on one thread"
 diff -r "$work/full" "$work/full-alone" > "$work/diff" || { cat "$work/diff"; fail "threads change the output of full"; }
 for ms in 60 150 300; do
-    timeout -s KILL 0.$(printf %03d $ms) "$zq" quantize $model -o "$work/full-killed" "${settings[@]}" "${trained[@]}" --resume 2> /dev/null
+    kill_after $ms full-killed "${trained[@]}"
 done
 distil full-killed "${trained[@]}" --resume || fail "a resumed run of full"
 diff -r "$work/full" "$work/full-killed" > "$work/diff" || { cat "$work/diff"; fail "interruptions change the output of full"; }
