@@ -22,7 +22,7 @@ static struct {
     struct list batch, prompt;
     size_t decode, n_layers;
     float seconds;
-    bool machine, ops, json;
+    bool machine, ops, unfused, json;
 } args = {.batch = {{1}, 1}, .prompt = {{128}, 1}, .decode = 32};
 
 /* "1,16,64" */
@@ -46,15 +46,16 @@ struct output {
     zq_error *err;
     zq_status status; /* of the first row that could not be printed */
     bool titled;
+    const char *prefix; /* of names */
 };
 
 static void print_json(struct output *out, const zq_bench_row *r)
 {
-    const char *model = args.shape ? args.shape : args.model;
+    const char *model = args.shape ? args.shape : args.model, *scheme = *out->prefix ? "bf16" : args.scheme;
     json_t *o = json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:s?, s:i, s:s, s:s, s:s?, s:s?, s:s?, s:I, s:I, s:o}", "name", r->name, "unit", r->unit,
                           "median", json_number(r->median), "best", json_number(r->best), "limit", json_number(r->limit), "share",
                           json_number(r->share), "bound", r->bound, "threads", r->threads, "level", r->level, "math", r->math, "model", model,
-                          "scheme", args.scheme, "group", args.group, "batch", (json_int_t)r->batch,
+                          "scheme", scheme, "group", args.group, "batch", (json_int_t)r->batch,
                           "length", (json_int_t)r->length, "bytes", r->bytes > 0 ? json_integer((json_int_t)r->bytes) : json_null());
     out->status = json_print(o, 0, out->err);
 }
@@ -62,43 +63,65 @@ static void print_json(struct output *out, const zq_bench_row *r)
 static void print_row(void *user, const zq_bench_row *r)
 {
     struct output *out = user;
-    char bytes[SIZE_TEXT];
-    if (out->status) return;
+    zq_bench_row row = *r;
+    char bytes[SIZE_TEXT], name[96];
+    if (out->status || (args.unfused && !strcmp(r->name, "memory"))) return; /* of several models at once it would mean nothing */
+    snprintf(name, sizeof name, "%s%s", out->prefix, r->name);
+    row.name = name;
     if (args.json) {
-        print_json(out, r);
+        print_json(out, &row);
         return;
     }
     if (!out->titled) printf("%-32s %10s %10s  %-12s %10s %7s\n", "", "median", "best", "unit", "limit", "share");
     out->titled = true;
-    printf("%-32s %10.5g %10.5g  %-12s", r->name, r->median, r->best, r->unit);
+    printf("%-32s %10.5g %10.5g  %-12s", name, r->median, r->best, r->unit);
     if (isfinite(r->limit)) printf(" %10.5g %5.1f %%  %-11s", r->limit, 100 * r->share, r->bound ? r->bound : "");
     if (r->bytes > 0) printf(" %10s", size_text((uint64_t)r->bytes, bytes));
     putchar('\n');
     out->status = flush_output(out->err);
 }
 
-static zq_status open_model(zq_model **model, zq_error *err)
+static zq_status open_model(zq_model **model, const char *scheme, zq_error *err)
 {
     const zq_open_options open = {.n_threads = settings.n_threads, .note = print_note};
     if (!args.shape) return zq_model_open(model, args.model, &open, err);
     if (args.embeddings && strcmp(args.embeddings, "int8")) return fail(err, ZQ_EINVAL, "--embeddings is int8, not '%s'", args.embeddings);
-    const zq_shape_options shape = {.open = open, .scheme = args.scheme, .group = args.group, .embeddings_int8 = args.embeddings != NULL,
+    const zq_shape_options shape = {.open = open, .scheme = scheme, .group = args.group, .embeddings_int8 = args.embeddings != NULL,
                                     .n_layers = args.n_layers};
     return zq_shape_open(model, args.shape, &shape, err);
 }
 
-/* Rows for every batch and length. */
-static zq_status bench_model(const zq_model *model, const zq_machine *machine, struct output *out, zq_error *err)
+struct run {
+    const zq_model *model;
+    const zq_model *plain; /* --unfused of a shape: the same with float weights; NULL: none */
+    const zq_machine *machine;
+    struct output out;
+};
+
+/* Rows of one batch and length. */
+static zq_status bench_one(struct run *run, size_t batch, size_t prompt, zq_error *err)
+{
+    zq_bench_options o = {.n_threads = settings.n_threads, .batch = batch, .prompt = prompt, .decode = args.decode, .seconds = (double)args.seconds,
+                          .machine = run->machine, .ops = args.ops, .row = print_row, .user = &run->out};
+    zq_status st = ZQ_OK;
+    if (run->plain) {
+        run->out.prefix = "float.";
+        st = zq_bench_model(run->plain, &o, err);
+        run->out.prefix = "";
+    }
+    o.unfused = args.unfused;
+    if (!st && o.unfused) st = zq_bench_model(run->model, &o, err);
+    o.unfused = false;
+    if (!st) st = zq_bench_model(run->model, &o, err);
+    return st ? st : run->out.status;
+}
+
+/* Rows of every batch and length. */
+static zq_status bench_all(struct run *run, zq_error *err)
 {
     zq_status st = ZQ_OK;
     for (size_t b = 0; b < args.batch.n && !st; b++)
-        for (size_t p = 0; p < args.prompt.n && !st; p++) {
-            const zq_bench_options options = {.n_threads = settings.n_threads, .batch = args.batch.items[b], .prompt = args.prompt.items[p],
-                                              .decode = args.decode, .seconds = (double)args.seconds, .machine = machine, .ops = args.ops,
-                                              .row = print_row, .user = out};
-            st = zq_bench_model(model, &options, err);
-            if (!st) st = out->status;
-        }
+        for (size_t p = 0; p < args.prompt.n && !st; p++) st = bench_one(run, args.batch.items[b], args.prompt.items[p], err);
     return st;
 }
 
@@ -110,14 +133,19 @@ static zq_status bench(zq_error *err)
     if (!args.shape && (args.scheme || args.group || args.embeddings || args.n_layers))
         return fail(err, ZQ_EINVAL, "--scheme, --group, --embeddings and --layers go with --shape");
     zq_machine *machine = NULL;
-    zq_model *model = NULL;
-    struct output out = {.err = err};
-    zq_status st = any ? open_model(&model, err) : ZQ_OK;
+    zq_model *model = NULL, *plain = NULL;
+    struct run run = {.out = {.err = err, .prefix = ""}};
+    zq_status st = any ? open_model(&model, args.scheme, err) : ZQ_OK;
+    if (!st && args.unfused && args.shape) st = open_model(&plain, "bf16", err);
     if (!st) st = zq_machine_measure(&machine, settings.n_threads, (double)args.seconds / 10, err);
-    if (!st && args.machine) zq_machine_report(machine, print_row, &out);
-    if (!st) st = out.status;
-    if (!st && any) st = bench_model(model, machine, &out, err);
+    run.model = model;
+    run.plain = plain;
+    run.machine = machine;
+    if (!st && args.machine) zq_machine_report(machine, print_row, &run.out);
+    if (!st) st = run.out.status;
+    if (!st && any) st = bench_all(&run, err);
     zq_machine_free(machine);
+    zq_model_close(plain);
     zq_model_close(model);
     return st;
 }
@@ -134,6 +162,7 @@ static const struct option options[] = {
     {"decode", 'n', "N", read_count, &args.decode, "tokens after the prompt (default: 32)"},
     {"seconds", 0, "S", read_real, &args.seconds, "measure each row at least this long (default: 2)"},
     {"ops", 0, NULL, read_flag, &args.ops, "instead: time, bytes and share of the limit of each fused operator of a step"},
+    {"unfused", 0, NULL, read_flag, &args.unfused, "compare float weights, a step with separate quantize and dequantize passes, and the fused one"},
     {"machine", 0, NULL, read_flag, &args.machine, "first, or alone: the limits of this machine"},
     {"json", 0, NULL, read_flag, &args.json, "print one JSON object a line"},
     {0},

@@ -487,6 +487,8 @@ typedef struct zq_bench_options {
     double seconds;       /* measure at least this long; 0: 2 */
     const zq_machine *machine; /* limits to compare with; NULL: none. Must outlive the call */
     bool ops;             /* instead, where the time of a step goes: a row in ms for each fused operator, and one for all that is none */
+    bool unfused;         /* the same step with a pass over memory for each quantization and dequantization: only to see what fusion pays.
+                           * Names begin with "unfused." */
     zq_bench_fn *row;
     void *user;
 } zq_bench_options;

@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/rng.h"
 #include "bench/profile.h"
+#include "bench/unfused.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@ struct bench {
     const zq_model *model;
     zq_bench_options options; /* defaults filled in */
     zq_session *session;
+    struct zq_unfused *unfused; /* with options.unfused */
     int32_t *ids;             /* [batch, prompt] */
     zq_input *inputs;         /* [batch] */
     struct zq_samples prompt, step, pass; /* seconds of: all prompts; one token of every sequence; prompts and all tokens after them */
@@ -103,7 +105,7 @@ static struct zq_limit step_limit(const struct bench *b, size_t n_tokens, size_t
 static void report(const struct bench *b, const char *what, const char *unit, double amount, struct zq_samples *s, const struct zq_limit *limit)
 {
     char name[64];
-    snprintf(name, sizeof name, "%s.%zux%zu", what, b->options.batch, b->options.prompt);
+    snprintf(name, sizeof name, "%s%s.%zux%zu", b->unfused ? "unfused." : "", what, b->options.batch, b->options.prompt);
     zq_bench_row row = empty_row(b, name, unit);
     row.median = amount / zq_samples_median(s);
     row.best = amount / zq_samples_best(s);
@@ -177,7 +179,8 @@ static zq_status prepare(struct bench *b)
     if (!zq_mul(o->batch, o->prompt, &tokens)) return zq_fail(b->err, ZQ_EINVAL, "%zu prompts of %zu tokens are too many", o->batch, o->prompt);
     const zq_session_options session = {.n_threads = o->n_threads, .n_sequences = o->batch, .max_length = o->prompt + o->decode,
                                         .max_batch_tokens = tokens};
-    const zq_status st = zq_session_create(&b->session, b->model, &session, b->err);
+    zq_status st = zq_session_create(&b->session, b->model, &session, b->err);
+    if (!st && o->unfused) st = zq_unfused_begin(&b->unfused, b->session, b->err);
     if (st) return st;
     b->ids = zq_alloc_array(tokens, sizeof *b->ids);
     b->inputs = zq_alloc_array(o->batch, sizeof *b->inputs);
@@ -194,6 +197,7 @@ zq_status zq_bench_model(const zq_model *model, const zq_bench_options *options,
     if (!b.options.prompt) b.options.prompt = 128;
     if (!b.options.seconds) b.options.seconds = 2;
     if (!model->config.arch->causal) b.options.decode = 0;
+    if (options->ops && options->unfused) return zq_fail(err, ZQ_EINVAL, "operators are listed for the fused step only");
     zq_status st = prepare(&b);
     if (!st) st = run_passes(&b);
     if (!st && options->ops) {
@@ -202,6 +206,7 @@ zq_status zq_bench_model(const zq_model *model, const zq_bench_options *options,
     } else if (!st) {
         report_rates(&b);
     }
+    zq_unfused_end(b.unfused);
     zq_session_close(b.session);
     zq_free(b.ids);
     zq_free(b.inputs);

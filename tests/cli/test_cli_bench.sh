@@ -33,6 +33,12 @@ expect "the parts are the whole" near "$(sed -n '/ops.decode.step/d; s/.*ops.dec
     awk '{ sum += $1 } END { print sum }')" "$(value ops.decode.step.2x8 median)" "$(value ops.decode.step.2x8 median)"
 expect "bytes of a map" [ "$(value ops.decode.up.2x8 bytes)" -gt 1000 ]
 
+run "$zq" bench --shape minilm $fast --scheme w4a8 --unfused --prompt 4 --json
+expect "float, unfused, fused" [ "$(names)" = "float.encode.1x4 unfused.encode.1x4 encode.1x4 " ]
+expect "schemes of the three" [ "$(value float.encode.1x4 scheme) $(value encode.1x4 scheme)" = "bf16 w4a8" ]
+run "$zq" bench $model --unfused --prompt 4 --seconds 0.01
+expect_error "a float model has no fused steps" 5 "only quantized models"
+
 run "$zq" bench --machine --seconds 0.01 --json
 expect "memory was read" at_least "$(value machine.memory best)" 0.01
 if grep -q avx2 /proc/cpuinfo; then
