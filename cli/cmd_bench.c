@@ -18,11 +18,11 @@ struct list {
 static option_reader read_list;
 
 static struct {
-    const char *model, *shape, *scheme, *group, *embeddings;
+    const char *model, *shape, *scheme, *group, *embeddings, *weights;
     struct list batch, prompt;
     size_t decode, n_layers;
     float seconds;
-    bool machine, ops, unfused, json;
+    bool machine, ops, unfused, granularity, json;
 } args = {.batch = {{1}, 1}, .prompt = {{128}, 1}, .decode = 32};
 
 /* "1,16,64" */
@@ -51,7 +51,7 @@ struct output {
 
 static void print_json(struct output *out, const zq_bench_row *r)
 {
-    const char *model = args.shape ? args.shape : args.model, *scheme = *out->prefix ? "bf16" : args.scheme;
+    const char *model = args.shape ? args.shape : args.model, *scheme = !strcmp(out->prefix, "float.") ? "bf16" : args.scheme;
     json_t *o = json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:s?, s:i, s:s, s:s, s:s?, s:s?, s:s?, s:I, s:I, s:o}", "name", r->name, "unit", r->unit,
                           "median", json_number(r->median), "best", json_number(r->best), "limit", json_number(r->limit), "share",
                           json_number(r->share), "bound", r->bound, "threads", r->threads, "level", r->level, "math", r->math, "model", model,
@@ -65,7 +65,7 @@ static void print_row(void *user, const zq_bench_row *r)
     struct output *out = user;
     zq_bench_row row = *r;
     char bytes[SIZE_TEXT], name[96];
-    if (out->status || (args.unfused && !strcmp(r->name, "memory"))) return; /* of several models at once it would mean nothing */
+    if (out->status || ((args.unfused || args.granularity) && !strcmp(r->name, "memory"))) return; /* of several models it would mean nothing */
     snprintf(name, sizeof name, "%s%s", out->prefix, r->name);
     row.name = name;
     if (args.json) {
@@ -125,17 +125,62 @@ static zq_status bench_all(struct run *run, zq_error *err)
     return st;
 }
 
+/* A row "error" in percent. */
+static zq_status print_error_of(const zq_model *weights, const char *group, struct output *out, zq_error *err)
+{
+    double error;
+    const zq_status st = zq_rounding_error(weights, args.scheme, group, &error, err);
+    const zq_bench_row row = {.name = "error", .unit = "%", .median = 100 * error, .best = 100 * error, .limit = NAN, .share = NAN, .level = "c",
+                              .math = "exact", .threads = 1};
+    if (!st) print_row(out, &row);
+    return st;
+}
+
+/* The same shape with scales shared by ever fewer weights: time, and the error of rounding beside it. */
+static zq_status bench_granularities(struct run *run, zq_error *err)
+{
+    static const char *const groups[] = {"tensor", "rows:48", "channel", "k:128", "k:64", "k:32"};
+    const zq_open_options open = {.n_threads = settings.n_threads, .header_only = true, .note = print_note};
+    zq_model *weights = NULL;
+    zq_status st = args.weights ? zq_model_open(&weights, args.weights, &open, err) : ZQ_OK;
+    for (size_t g = 0; g < sizeof groups / sizeof *groups && !st; g++) {
+        zq_model *model = NULL;
+        char prefix[24];
+        snprintf(prefix, sizeof prefix, "%s.", groups[g]);
+        args.group = groups[g];
+        run->out.prefix = prefix;
+        if (weights) st = print_error_of(weights, groups[g], &run->out, err);
+        if (!st) st = open_model(&model, args.scheme, err);
+        run->model = model;
+        if (!st) st = bench_all(run, err);
+        zq_model_close(model);
+    }
+    zq_model_close(weights);
+    return st;
+}
+
+static zq_status check_args(zq_error *err)
+{
+    if (!args.model && !args.shape && !args.machine)
+        return fail(err, ZQ_EINVAL, "MODEL is missing: zq bench MODEL, or --shape NAME, or --machine");
+    if (args.model && args.shape) return fail(err, ZQ_EINVAL, "--shape %s needs no model, but '%s' is given", args.shape, args.model);
+    if (!args.shape && (args.scheme || args.group || args.embeddings || args.n_layers || args.granularity))
+        return fail(err, ZQ_EINVAL, "--scheme, --group, --embeddings, --layers and --granularity go with --shape");
+    if (args.granularity && (args.group || args.unfused || args.ops))
+        return fail(err, ZQ_EINVAL, "--granularity chooses groups itself, and cannot be combined with --group, --unfused or --ops");
+    if (args.weights && !args.granularity) return fail(err, ZQ_EINVAL, "--weights goes with --granularity");
+    if (args.unfused && args.ops) return fail(err, ZQ_EINVAL, "--ops lists the operators of the fused step: it cannot be combined with --unfused");
+    return ZQ_OK;
+}
+
 static zq_status bench(zq_error *err)
 {
-    const bool any = args.model || args.shape;
-    if (!any && !args.machine) return fail(err, ZQ_EINVAL, "MODEL is missing: zq bench MODEL, or --shape NAME, or --machine");
-    if (args.model && args.shape) return fail(err, ZQ_EINVAL, "--shape %s needs no model, but '%s' is given", args.shape, args.model);
-    if (!args.shape && (args.scheme || args.group || args.embeddings || args.n_layers))
-        return fail(err, ZQ_EINVAL, "--scheme, --group, --embeddings and --layers go with --shape");
     zq_machine *machine = NULL;
     zq_model *model = NULL, *plain = NULL;
     struct run run = {.out = {.err = err, .prefix = ""}};
-    zq_status st = any ? open_model(&model, args.scheme, err) : ZQ_OK;
+    zq_status st = check_args(err);
+    const bool one = (args.model || args.shape) && !args.granularity;
+    if (!st && one) st = open_model(&model, args.scheme, err);
     if (!st && args.unfused && args.shape) st = open_model(&plain, "bf16", err);
     if (!st) st = zq_machine_measure(&machine, settings.n_threads, (double)args.seconds / 10, err);
     run.model = model;
@@ -143,7 +188,8 @@ static zq_status bench(zq_error *err)
     run.machine = machine;
     if (!st && args.machine) zq_machine_report(machine, print_row, &run.out);
     if (!st) st = run.out.status;
-    if (!st && any) st = bench_all(&run, err);
+    if (!st && one) st = bench_all(&run, err);
+    if (!st && args.granularity) st = bench_granularities(&run, err);
     zq_machine_free(machine);
     zq_model_close(plain);
     zq_model_close(model);
@@ -163,6 +209,8 @@ static const struct option options[] = {
     {"seconds", 0, "S", read_real, &args.seconds, "measure each row at least this long (default: 2)"},
     {"ops", 0, NULL, read_flag, &args.ops, "instead: time, bytes and share of the limit of each fused operator of a step"},
     {"unfused", 0, NULL, read_flag, &args.unfused, "compare float weights, a step with separate quantize and dequantize passes, and the fused one"},
+    {"granularity", 0, NULL, read_flag, &args.granularity, "compare scales for a tensor, 48 groups of rows, each row, 128, 64 and 32 input channels"},
+    {"weights", 0, "MODEL", read_text, &args.weights, "with --granularity: also the rounding error of this float model's weights"},
     {"machine", 0, NULL, read_flag, &args.machine, "first, or alone: the limits of this machine"},
     {"json", 0, NULL, read_flag, &args.json, "print one JSON object a line"},
     {0},

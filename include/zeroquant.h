@@ -445,7 +445,7 @@ ZQ_API const char *zq_shape_name(size_t index);
 typedef struct zq_shape_options {
     zq_open_options open;
     const char *scheme;   /* as in zq_quantize_options, or of float weights: "bf16" (also "float"), "f16", "f32" */
-    const char *group;    /* as in zq_quantize_options */
+    const char *group;    /* as in zq_quantize_options, or "tensor" */
     bool embeddings_int8;
     size_t n_layers;      /* 0: all of the shape */
 } zq_shape_options;
@@ -470,6 +470,11 @@ typedef struct zq_bench_row {
 } zq_bench_row;
 
 typedef void zq_bench_fn(void *user, const zq_bench_row *row);
+
+/* What a granularity costs in accuracy: ||W - Wq|| / ||W|| over the linear maps of the blocks of a float model (header_only is enough), codes
+ * rounded to nearest. scheme and group as in zq_quantize_options; group may be "tensor", one scale for a matrix. Returns ZQ_OK, ZQ_EINVAL,
+ * ZQ_EUNSUPPORTED (quantized already), ZQ_EFORMAT (NaN) or ZQ_ENOMEM. */
+ZQ_API zq_status zq_rounding_error(const zq_model *model, const char *scheme, const char *group, double *error, zq_error *err);
 
 /* The limits of this machine, measured by loops that do nothing else: products by the instructions that each level's kernels use, and bytes read
  * from memory and from the last-level cache. About `seconds` each (0: 0.2). Returns ZQ_OK, ZQ_EINVAL (ZQ_ISA) or ZQ_ENOMEM. */

@@ -1,6 +1,7 @@
 /* Models of a shape: the words of a user become a checkpoint of random weights, and that a model. */
 #include "zeroquant.h"
 
+#include "bench/granularity.h"
 #include "bench/random.h"
 #include "model/model.h"
 
@@ -42,7 +43,7 @@ zq_status zq_shape_open(zq_model **out, const char *name, const zq_shape_options
     *out = NULL;
     zq_status st = zq_shape_find(&shape, name, err);
     if (!st) st = read_scheme(&random, o->scheme, err);
-    if (!st) st = zq_grouping_parse(&random.group, o->group, err);
+    if (!st) st = zq_granularity_parse(&random.group, o->group, err);
     if (!st) st = zq_random_checkpoint(&ckpt, shape, &random, err);
     return st ? st : zq_model_make(out, ckpt, &o->open, err);
 }

@@ -39,6 +39,16 @@ expect "schemes of the three" [ "$(value float.encode.1x4 scheme) $(value encode
 run "$zq" bench $model --unfused --prompt 4 --seconds 0.01
 expect_error "a float model has no fused steps" 5 "only quantized models"
 
+run "$zq" bench --shape minilm $fast --scheme w4a8 --granularity --weights $model --prompt 4 --json
+expect "time beside error" [ "$(names)" = "$(for g in tensor rows:48 channel k:128 k:64 k:32; do printf '%s.error %s.encode.1x4 ' $g $g; done)" ]
+expect "finer groups round less" [ "$(for g in tensor rows:48 channel k:128 k:64 k:32; do value $g.error median; done | sort -gr)" = \
+    "$(for g in tensor rows:48 channel k:128 k:64 k:32; do value $g.error median; done)" ]
+run "$zq" quantize $model -o "$tmp/k64" --scheme w4a8 --group k:64 --quiet
+run "$zq" bench --shape minilm --granularity --weights "$tmp/k64"
+expect_error "errors of a quantized model" 5 "is quantized"
+run "$zq" bench --shape minilm --granularity --group k:64
+expect_error "granularity chooses groups" 2 "--granularity"
+
 run "$zq" bench --machine --seconds 0.01 --json
 expect "memory was read" at_least "$(value machine.memory best)" 0.01
 if grep -q avx2 /proc/cpuinfo; then

@@ -16,15 +16,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-static zq_error error;
+static zq_error error_text;
 #define OK(call) \
-    do { if (call) fail_msg("%s: %s", #call, error.message); } while (0)
+    do { if (call) fail_msg("%s: %s", #call, error_text.message); } while (0)
 
 static zq_model *open_shape(const char *name, const char *scheme, size_t n_layers, bool embeddings_int8)
 {
     zq_model *m;
     const zq_shape_options o = {.open = {.n_threads = 1}, .scheme = scheme, .n_layers = n_layers, .embeddings_int8 = embeddings_int8};
-    OK(zq_shape_open(&m, name, &o, &error));
+    OK(zq_shape_open(&m, name, &o, &error_text));
     return m;
 }
 
@@ -102,12 +102,12 @@ static void profiles_of_steps(void **state)
         zq_model *m = open_shape(cases[i].shape, "w4/8a8", 2, true);
         zq_session *s;
         const zq_session_options o = {.n_threads = 1, .n_sequences = 2, .max_length = 8, .max_batch_tokens = 16};
-        OK(zq_session_create(&s, m, &o, &error));
+        OK(zq_session_create(&s, m, &o, &error_text));
         const int32_t ids[8] = {1, 2, 3, 4, 5, 6, 7, 8};
         const zq_input in[2] = {{.sequence = 0, .ids = ids, .n = 5}, {.sequence = 1, .ids = ids, .n = 5}};
         struct zq_profile p = {0};
         zq_profile_begin(&p, s);
-        OK(zq_session_step(s, in, 2, &error));
+        OK(zq_session_step(s, in, 2, &error_text));
         assert_true(zq_profile_end(&p, s));
         struct zq_cost maps = {0};
         const struct zq_cost step = zq_cost_of_step(m, 2, 5, 0, 4);
@@ -140,14 +140,14 @@ static float *run_steps(zq_model *m, bool unfused, bool decode, size_t *n)
     zq_session *s;
     struct zq_unfused *u = NULL;
     const zq_session_options o = {.n_threads = 2, .n_sequences = 2, .max_length = 24, .max_batch_tokens = 48};
-    OK(zq_session_create(&s, m, &o, &error));
-    if (unfused) OK(zq_unfused_begin(&u, s, &error));
+    OK(zq_session_create(&s, m, &o, &error_text));
+    if (unfused) OK(zq_unfused_begin(&u, s, &error_text));
     int32_t ids[24];
     for (int i = 0; i < 24; i++) ids[i] = 7 * i + 1;
     zq_input in[2] = {{.sequence = 0, .ids = ids, .n = 21}, {.sequence = 1, .ids = ids + 3, .n = 18}};
-    OK(zq_session_step(s, in, 2, &error));
+    OK(zq_session_step(s, in, 2, &error_text));
     in[0].n = in[1].n = 1;
-    if (decode) OK(zq_session_step(s, in, 2, &error));
+    if (decode) OK(zq_session_step(s, in, 2, &error_text));
     size_t rows;
     const bool encoder = m->config.kind == ZQ_ENCODER;
     const float *from = encoder ? zq_session_hidden(s, m->config.n_layers, &rows) : zq_session_logits(s, &rows);
@@ -182,6 +182,23 @@ static void unfused_steps_agree(void **state)
         }
         zq_model_close(m);
     }
+}
+
+/* A step d leaves d^2 / 12. Of n normal values with sigma 1, d = max(max / 7, -min / 8): sqrt(E[d^2] / 12) by 6000 draws in Python. */
+static void rounding_errors(void **state)
+{
+    (void)state;
+    zq_model *m = open_shape("minilm", "f32", 2, false);
+    static const struct { const char *scheme, *group; double error; } cases[] = {{"w4a8", "k:64", 0.1026}, {"w4a8", "k:32", 0.0932}};
+    double error, finer;
+    for (size_t i = 0; i < 2; i++) {
+        OK(zq_rounding_error(m, cases[i].scheme, cases[i].group, &error, &error_text));
+        if (fabs(error - cases[i].error) > 0.02 * error) fail_msg("%s: %g, expected %g", cases[i].group, error, cases[i].error);
+    }
+    OK(zq_rounding_error(m, "w8a8", "tensor", &error, &error_text));
+    OK(zq_rounding_error(m, "w8a8", "channel", &finer, &error_text));
+    assert_true(finer < error && error < 0.02);
+    zq_model_close(m);
 }
 
 /* Codes are distributed as those of trained matrices are, roughly; scales are positive; no two neighbouring rows are the same. */
@@ -219,7 +236,7 @@ static void every_shape_opens(void **state)
     for (const char *name; (name = zq_shape_name(n)); n++) {
         const zq_shape_options o = {.open = {.n_threads = 1, .header_only = true}, .scheme = "w4a8", .embeddings_int8 = true};
         zq_model *m;
-        OK(zq_shape_open(&m, name, &o, &error));
+        OK(zq_shape_open(&m, name, &o, &error_text));
         zq_model_info info;
         zq_model_info_get(m, &info);
         assert_true(info.quantized && info.bits_per_weight == 4.25); /* INT4 and 16 bits of scale for 64 */
@@ -237,12 +254,12 @@ static void only_float_models_have_weights_of_their_own(void **state)
 {
     (void)state;
     const struct zq_shape *shape;
-    OK(zq_shape_find(&shape, "minilm", &error));
+    OK(zq_shape_find(&shape, "minilm", &error_text));
     for (int quantized = 0; quantized < 2; quantized++) {
         const int bits = quantized ? 8 : 16;
         const struct zq_random_options o = {.scheme = {"", {bits, bits}, {bits, bits}, {bits, bits}}, .dtype = ZQ_BF16};
         struct zq_checkpoint *ckpt;
-        OK(zq_random_checkpoint(&ckpt, shape, &o, &error));
+        OK(zq_random_checkpoint(&ckpt, shape, &o, &error_text));
         const struct zq_tensor *a = zq_checkpoint_find(ckpt, "encoder.layer.0.output.dense.weight");
         const struct zq_tensor *b = zq_checkpoint_find(ckpt, "encoder.layer.1.output.dense.weight");
         assert_non_null(a);
@@ -266,7 +283,7 @@ static void maps_repeat(void **state)
     for (size_t i = 0; i < PERIOD; i++) tile[i] = (uint8_t)(i * 31 + i / 256);
     for (int own = 0; own < 2; own++) {
         struct zq_map map;
-        OK(zq_map_repeat(&map, tile, PERIOD, N, own, &error));
+        OK(zq_map_repeat(&map, tile, PERIOD, N, own, &error_text));
         assert_int_equal(map.n_bytes, N);
         for (size_t i = 0; i < N; i++) assert_int_equal(map.bytes[i], tile[i % PERIOD]);
         zq_map_drop(&map, map.bytes, N);
@@ -283,14 +300,14 @@ static void every_allocation_may_fail(void **state)
     const zq_shape_options o = {.open = {.n_threads = 1}, .scheme = "w4a8", .n_layers = 1};
     json_set_alloc_funcs(zq_alloc, zq_free);
     zq_alloc_fail_at(0, false);
-    OK(zq_shape_open(&m, "minilm", &o, &error));
+    OK(zq_shape_open(&m, "minilm", &o, &error_text));
     const size_t n = zq_alloc_count();
     zq_model_close(m);
     for (size_t i = 1; i <= n; i += i < 300 ? 3 : 31) { /* opening is tested elsewhere for every n */
         zq_alloc_fail_at(i, true);
-        const zq_status st = zq_shape_open(&m, "minilm", &o, &error);
+        const zq_status st = zq_shape_open(&m, "minilm", &o, &error_text);
         zq_alloc_fail_at(0, false);
-        if (st != ZQ_ENOMEM || m) fail_msg("allocation %zu of %zu failed, status %d: %s", i, n, st, error.message);
+        if (st != ZQ_ENOMEM || m) fail_msg("allocation %zu of %zu failed, status %d: %s", i, n, st, error_text.message);
     }
     json_set_alloc_funcs(malloc, free);
 }
@@ -311,7 +328,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(costs_of_an_encoder),          cmocka_unit_test(costs_of_a_decoder),
         cmocka_unit_test(limits_of_a_machine),          cmocka_unit_test(profiles_of_steps),
-        cmocka_unit_test(unfused_steps_agree),          cmocka_unit_test(every_shape_opens),
+        cmocka_unit_test(rounding_errors),            cmocka_unit_test(unfused_steps_agree),
+              cmocka_unit_test(every_shape_opens),
         cmocka_unit_test(random_weights_look_normal),
         cmocka_unit_test(only_float_models_have_weights_of_their_own),
         cmocka_unit_test(maps_repeat),                  cmocka_unit_test(every_allocation_may_fail),
