@@ -3,6 +3,7 @@
 
 #include "json.h"
 #include "lines.h"
+#include "running.h"
 
 #include <math.h>
 #include <string.h>
@@ -44,7 +45,7 @@ static zq_status classify_line(void *user, zq_session *session, struct line line
 static zq_status classify(zq_error *err)
 {
     zq_model *model;
-    const zq_open_options options = {.n_threads = settings.n_threads, .note = print_note, .device = settings.device};
+    const zq_open_options options = open_options();
     zq_status st = zq_model_open(&model, args.model, &options, err);
     if (st) return st;
     zq_model_info info;
@@ -56,7 +57,8 @@ static zq_status classify(zq_error *err)
 }
 
 static const struct option options[] = {
-    {"device", 0, "D", read_text, &settings.device, "where it runs: cpu (default), cuda, cuda:N, or cuda-host, a simulated GPU"},
+    DEVICE_OPTION,
+    MATH_OPTIONS,
     {0},
 };
 

@@ -5,6 +5,7 @@
 #include "input.h"
 #include "json.h"
 #include "progress.h"
+#include "running.h"
 #include "size.h"
 #include "study.h"
 
@@ -155,9 +156,9 @@ static zq_status compare(zq_error *err)
     zq_model *models[2] = {NULL, NULL};
     char *text;
     size_t n_bytes;
-    const zq_open_options options = {.n_threads = settings.n_threads, .note = print_note};
+    const zq_open_options yardstick = yardstick_options();
     zq_status st = input_read(args.text, &text, &n_bytes, err);
-    if (!st) st = zq_model_open(&models[0], args.models[0], &options, err);
+    if (!st) st = zq_model_open(&models[0], args.models[0], &yardstick, err);
     if (!st) st = study_open(&models[1], args.models[1], args.study, args.calibrate, err);
     if (!st) st = measure((const zq_model *const[]){models[0], models[1]}, text, n_bytes, err);
     for (int i = 0; i < 2; i++) zq_model_close(models[i]);
@@ -172,6 +173,7 @@ static const struct option options[] = {
     {"study", 0, "SPEC", read_text, &args.study, "run QUANTIZED, a float model, as SCHEME[,GROUP][,static:HOW] would make it; see zq(1)"},
     {"calibrate", 0, "FILE", read_text, &args.calibrate, "with --study: text on which static activation scales are found"},
     {"json", 0, NULL, read_flag, &args.json, "print one JSON object"},
+    MATH_OPTIONS,
     {0},
 };
 

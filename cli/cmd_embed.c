@@ -3,6 +3,7 @@
 
 #include "json.h"
 #include "lines.h"
+#include "running.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +40,7 @@ static zq_status embed(zq_error *err)
 {
     struct embedder e = {0};
     zq_model *model = NULL;
-    const zq_open_options options = {.n_threads = settings.n_threads, .note = print_note, .device = settings.device};
+    const zq_open_options options = open_options();
     zq_status st = read_pooling(&e.pooling, err);
     if (!st) st = zq_model_open(&model, args.model, &options, err);
     if (st) return st;
@@ -56,7 +57,8 @@ static zq_status embed(zq_error *err)
 static const struct option options[] = {
     {"pool", 0, "HOW", read_text, &args.pool, "mean or cls (default: what modules.json of the model says, else mean)"},
     {"normalize", 0, NULL, read_flag, &args.normalize, "scale embeddings to length 1"},
-    {"device", 0, "D", read_text, &settings.device, "where it runs: cpu (default), cuda, cuda:N, or cuda-host, a simulated GPU"},
+    DEVICE_OPTION,
+    MATH_OPTIONS,
     {0},
 };
 

@@ -4,6 +4,7 @@
 #include "input.h"
 #include "json.h"
 #include "progress.h"
+#include "running.h"
 #include "size.h"
 #include "study.h"
 
@@ -62,10 +63,10 @@ static zq_status eval(zq_error *err)
     zq_model *model = NULL, *against = NULL;
     char *text;
     size_t n_bytes;
-    const zq_open_options on_cpu = {.n_threads = settings.n_threads, .note = print_note}; /* the yardstick stays where it is */
+    const zq_open_options yardstick = yardstick_options();
     zq_status st = input_read(args.text, &text, &n_bytes, err);
     if (!st) st = study_open(&model, args.model, args.study, args.calibrate, err);
-    if (!st && args.against) st = zq_model_open(&against, args.against, &on_cpu, err);
+    if (!st && args.against) st = zq_model_open(&against, args.against, &yardstick, err);
     if (!st) st = evaluate(model, against, text, n_bytes, err);
     zq_model_close(against);
     zq_model_close(model);
@@ -81,7 +82,8 @@ static const struct option options[] = {
     {"study", 0, "SPEC", read_text, &args.study, "run MODEL, a float model, as SCHEME[,GROUP][,static:HOW] would make it; see zq(1)"},
     {"calibrate", 0, "FILE", read_text, &args.calibrate, "with --study: text on which static activation scales are found"},
     {"json", 0, NULL, read_flag, &args.json, "print one JSON object"},
-    {"device", 0, "D", read_text, &settings.device, "where it runs: cpu (default), cuda, cuda:N, or cuda-host, a simulated GPU"},
+    DEVICE_OPTION,
+    MATH_OPTIONS,
     {0},
 };
 

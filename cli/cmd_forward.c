@@ -2,6 +2,7 @@
 #include "commands.h"
 
 #include "input.h"
+#include "running.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -60,7 +61,7 @@ static zq_status forward(zq_error *err)
     if (!args.output) return fail(err, ZQ_EINVAL, "an output is needed: -o FILE.safetensors");
     zq_model *model;
     struct sequence s = {0};
-    const zq_open_options options = {.n_threads = settings.n_threads, .note = print_note, .device = settings.device};
+    const zq_open_options options = open_options();
     zq_status st = zq_model_open(&model, args.model, &options, err);
     if (st) return st;
     st = read_sequence(&s, model, err);
@@ -78,7 +79,8 @@ static const struct option options[] = {
     {"types", 0, "0,0,1", read_text, &args.types, "token types, one per token (BERT; default: all 0)"},
     {"hidden", 0, NULL, read_flag, &args.hidden, "also write hidden.0 (embeddings) .. hidden.N (what the head receives)"},
     {"output", 'o', "FILE", read_text, &args.output, "safetensors file to write"},
-    {"device", 0, "D", read_text, &settings.device, "where it runs: cpu (default), cuda, cuda:N, or cuda-host, a simulated GPU"},
+    DEVICE_OPTION,
+    MATH_OPTIONS,
     {0},
 };
 

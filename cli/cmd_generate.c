@@ -5,6 +5,7 @@
 
 #include "input.h"
 #include "json.h"
+#include "running.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -162,7 +163,7 @@ static zq_status generate(zq_error *err)
 
     struct generation g = {0};
     zq_model *model = NULL;
-    const zq_open_options options = {.n_threads = settings.n_threads, .note = print_note, .device = settings.device};
+    const zq_open_options options = open_options();
     st = zq_model_open(&model, args.model, &options, err);
     g.model = model;
     if (!st) st = run_generation(&g, args.prompt ? args.prompt : from_stdin, n_bytes, err);
@@ -182,7 +183,8 @@ static const struct option options[] = {
     {"top-p", 0, "P", read_real, &args.top_p, "sample from the most likely tokens that together reach P (default: all)"},
     {"seed", 0, "S", read_seed, &args.seed, "start of the random numbers: the same seed gives the same text (default: 0)"},
     {"json", 0, NULL, read_flag, &args.json, "print one JSON object with text, ids, counts and speeds at the end"},
-    {"device", 0, "D", read_text, &settings.device, "where it runs: cpu (default), cuda, cuda:N, or cuda-host, a simulated GPU"},
+    DEVICE_OPTION,
+    MATH_OPTIONS,
     {0},
 };
 

@@ -2,12 +2,13 @@
 #include "study.h"
 
 #include "input.h"
+#include "running.h"
 
 #include <stdlib.h>
 
 zq_status study_open(zq_model **out, const char *dir, const char *spec, const char *calibration, zq_error *err)
 {
-    zq_study_options o = {.open = {.n_threads = settings.n_threads, .note = print_note, .device = settings.device}};
+    zq_study_options o = {.open = open_options()};
     *out = NULL;
     if (!spec && calibration) return fail(err, ZQ_EINVAL, "--calibrate belongs to --study");
     if (!spec) return zq_model_open(out, dir, &o.open, err);

@@ -67,12 +67,23 @@ typedef void zq_note_fn(void *user, const char *sentence);
 typedef struct zq_model zq_model;
 typedef struct zq_tokenizer zq_tokenizer;
 
+/* How float operations may be done. EXACT: one written order; the same bits for every processor, number of threads and split of a batch. FAST:
+ * whatever is quickest here - sums in any order, BF16 products where the processor has them, cheaper functions - within a gate: perplexity within
+ * 0.1 % of EXACT's, cosine of embeddings 0.9999. */
+typedef enum zq_math { ZQ_MATH_EXACT, ZQ_MATH_FAST } zq_math;
+
+/* What decoders keep keys and values as, between steps. F16 halves and INT8 (one scale per token and key head) quarters the memory of F32, and the
+ * time of attention over long texts nearly so. Encoders keep nothing. */
+typedef enum zq_kv_format { ZQ_KV_DEFAULT, ZQ_KV_F32, ZQ_KV_F16, ZQ_KV_INT8 } zq_kv_format; /* default: F32 with EXACT, F16 with FAST */
+
 typedef struct zq_open_options {
     int n_threads;    /* used while weights are repacked; 0: one per available core */
     bool header_only; /* bind and check all tensors, but repack nothing: enough for zq_model_info, not for sessions */
     zq_note_fn *note; /* may be NULL */
     void *user;
     const char *device; /* where it runs: NULL or "cpu"; "cuda" or "cuda:N", an NVIDIA GPU; "cuda-host", its simulator (quantized models) */
+    zq_math math;     /* of everything this model runs; kernels are chosen and weights packed for it */
+    zq_kv_format kv;  /* of sessions that do not choose themselves. On a device: F32 only */
 } zq_open_options;
 
 /* Opens a model directory (Hugging Face layout, plain or compressed-tensors): maps its files, binds every tensor and
@@ -177,10 +188,12 @@ typedef struct zq_session_options {
     size_t max_batch_tokens; /* tokens of one step, all sequences together; 0: 512, or max_length if that is less (encoders: at least max_length) */
     size_t max_logit_rows;   /* rows of logits of one step; 0: n_sequences, enough unless all_logits is used */
     bool keep_hidden;        /* keep the hidden states of every layer of the latest step, for zq_session_hidden */
+    zq_kv_format kv;                /* default: what the model was opened with */
 } zq_session_options;
 
 /* Creates the state for running a model. The model must outlive the session. All memory is taken here: steps allocate
- * nothing. Returns ZQ_OK, ZQ_EINVAL, ZQ_ELIMIT (max_length above the model's) or ZQ_ENOMEM. */
+ * nothing. Returns ZQ_OK, ZQ_EINVAL, ZQ_ELIMIT (max_length above the model's), ZQ_EUNSUPPORTED (kv on a device) or ZQ_ENOMEM (says how much
+ * the caches and all else would take). */
 ZQ_API zq_status zq_session_create(zq_session **out, const zq_model *model, const zq_session_options *options, zq_error *err);
 ZQ_API void zq_session_close(zq_session *session); /* accepts NULL */
 
@@ -192,6 +205,13 @@ typedef struct zq_input {
     size_t n;             /* >= 1 */
     bool all_logits;      /* logits for each of the n tokens; else for the last one only */
 } zq_input;
+
+typedef struct zq_session_memory {
+    zq_kv_format kv;          /* resolved: never ZQ_KV_DEFAULT */
+    uint64_t kv_bytes; /* caches of all slots; of encoders the keys and values of one step and layer */
+    uint64_t bytes;    /* all that the session holds, caches included */
+} zq_session_memory;
+ZQ_API void zq_session_memory_get(const zq_session *session, zq_session_memory *out);
 
 /* Appends tokens to sequences and computes logits. Decoders continue after what the slot holds; encoders always start
  * anew and see the whole sequence. Inputs of any number of slots and lengths share the step; nothing is padded, and with

@@ -19,7 +19,8 @@ KERNEL(ATTEND_THREADS) attend_query(const struct zq_attend a)
     const size_t position = a.position + token;
     const size_t last = a.causal && position + 1 < a.n_keys ? position + 1 : a.n_keys; /* visible: first .. last - 1 */
     const size_t first = a.window && position >= a.window ? position - a.window + 1 : 0;
-    const float *keys = a.kv.k + kv_head * a.kv.capacity * head_dim, *values = a.kv.v + kv_head * a.kv.capacity * head_dim;
+    const size_t kept = kv_head * a.kv.capacity * head_dim;
+    const float *keys = (const float *)a.kv.k + kept, *values = (const float *)a.kv.v + kept;
     const unsigned t = thread_x();
 
     for (size_t d = t; d < head_dim; d += ATTEND_THREADS) q[d] = a.qkv[token * a.ld + heads->q_offset + head * heads->q_stride + d];

@@ -121,8 +121,8 @@ KERNEL(ROW_THREADS) keep_tokens(const struct zq_keep a)
     if (!MUTANT(3)) sync_block();
     for (size_t i = thread_x(); i < h->n_kv_heads * head_dim; i += ROW_THREADS) {
         const size_t head = i / head_dim, d = i % head_dim, tile = head * (a.kv.capacity / 16) + position / 16;
-        a.kv.k[(tile * head_dim + d) * 16 + position % 16] = token[h->k_offset + head * h->kv_stride + d];
-        a.kv.v[(head * a.kv.capacity + position) * head_dim + d] = token[h->v_offset + head * h->kv_stride + d];
+        ((float *)a.kv.k)[(tile * head_dim + d) * 16 + position % 16] = token[h->k_offset + head * h->kv_stride + d];
+        ((float *)a.kv.v)[(head * a.kv.capacity + position) * head_dim + d] = token[h->v_offset + head * h->kv_stride + d];
     }
 }
 

@@ -109,11 +109,13 @@ struct zq_gemm {
 
 /* ---- attention ---------------------------------------------------------------------------------------------------- */
 
-/* Keys and values of one sequence in one layer, float.
+/* Keys and values of one sequence in one layer, as floats, as F16 or as INT8 codes with one scale per position and key head.
  * k: [n_kv_heads][capacity / 16][head_dim][16]: 16 positions side by side, so that scores of 16 keys are one vector.
  * v: [n_kv_heads][capacity][head_dim]. capacity is a multiple of 16. */
 struct zq_kv {
-    float *k, *v;
+    enum zq_dtype dtype;      /* ZQ_F32, ZQ_F16 or ZQ_I8 */
+    void *k, *v;              /* values of dtype; k aligned to 16 values */
+    float *k_scale, *v_scale; /* ZQ_I8: [n_kv_heads][capacity] */
     size_t capacity;
 };
 
@@ -128,7 +130,8 @@ struct zq_rotary {
     size_t n_rotated;       /* leading dimensions of each head that are rotated; 0: no rotary positions */
     bool pairs;             /* (2i, 2i+1) rotate together (GPT-J); else (i, i + n_rotated/2) */
 };
-/* For each pair (a, b) with c = cos, s = sin: a' = fma(a, c, -(b * s)), b' = fma(b, c, a * s). */
+/* For each pair (a, b) with c = cos, s = sin: a' = fma(a, c, -(b * s)), b' = fma(b, c, a * s).
+ * What is kept of a head x[head_dim]: F32: x. F16: rne(min(max(x, -65504), 65504)). INT8: codes and a scale as INT8 tokens have them. */
 
 struct zq_keep { /* rotates q and k of new tokens, and appends k and v to the cache */
     float *qkv;         /* [n_tokens, ld]; q and k are rotated in place */
@@ -156,10 +159,10 @@ struct zq_attend {
 /* For token i and head h (its kv head: h * n_kv_heads / n_heads), over the visible keys j in [first, last]:
  *   m = -inf; l = 16 lanes of 0; o[d] = 0
  *   for each key tile [64 t, 64 t + 64) that holds a visible key, t rising:
- *     s_j = chain over d of q[d] * k[j][d], times scale       (s_j = -inf for keys of the tile that are not visible)
+ *     s_j = chain over d of q[d] * k[j][d], for INT8 times k_scale[j], times scale    (-inf for keys of the tile that are not visible)
  *     m' = max(m, max_j s_j);  a = exp(m - m') (0 when m is -inf);  p_j = exp(s_j - m') (0 for keys that are not visible)
  *     l[j mod 16] = fma(l[j mod 16], a, p_j) for the tile's first 16 keys, then l[j mod 16] += p_j for its next 16, and so on
- *     o[d] = o[d] * a, then for visible j rising: o[d] = fma(p_j, v[j][d], o[d]);  m = m'
+ *     o[d] = o[d] * a, then for visible j rising: o[d] = fma(p_j, v[j][d], o[d]), for INT8 with p_j * v_scale[j];  m = m'
  *   out[d] = o[d] / (l reduced as lanes() does)
  * So a token's result depends neither on the other tokens of the call nor on how a text was cut into calls. */
 

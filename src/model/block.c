@@ -42,11 +42,10 @@ static void choose_caches(struct zq_session *s, size_t layer, size_t n_inputs)
     for (size_t i = 0; i < n_inputs; i++) {
         struct zq_span *span = &s->spans[i];
         if (c->arch->causal) {
-            float *k = s->kv + (s->slots[i] * c->n_layers + layer) * 2 * s->kv_floats;
-            span->kv = (struct zq_kv){.k = k, .v = k + s->kv_floats, .capacity = s->kv_capacity};
+            span->kv = zq_session_cache(s, s->slots[i] * c->n_layers + layer, 0, s->kv_capacity);
         } else {
-            const size_t capacity = (span->n_tokens + 15) / 16 * 16, floats = c->n_kv_heads * c->head_dim;
-            span->kv = (struct zq_kv){.k = s->kv + used * floats, .v = s->kv + s->kv_floats + used * floats, .capacity = capacity};
+            const size_t capacity = (span->n_tokens + 15) / 16 * 16;
+            span->kv = zq_session_cache(s, 0, used, capacity);
             used += capacity;
         }
     }

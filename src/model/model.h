@@ -20,6 +20,8 @@ struct zq_model {
     struct zq_stored *stored;         /* [modules.n] */
     struct zq_kernels kernels;
     struct zq_device *device;         /* NULL: weights lie here; else those that operators read lie there */
+    zq_math math;
+    zq_kv_format kv;                         /* of sessions, unless they say otherwise: never ZQ_KV_DEFAULT */
     bool blas;                        /* float products go through BLAS */
     bool ready;                       /* packed: sessions may run it */
 

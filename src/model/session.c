@@ -87,11 +87,11 @@ static void carve_activations(struct zq_session *s, struct zq_carver *c, struct 
 static void carve_state(struct zq_session *s, struct zq_carver *c, struct zq_carver *here)
 {
     const struct zq_config *g = &s->model->config;
-    const size_t floats_per_position = g->n_kv_heads * g->head_dim;
     const bool causal = g->arch->causal;
     s->kv_capacity = causal ? (s->max_length + 15) / 16 * 16 : s->max_batch_tokens + 16 * s->n_sequences;
-    if (!zq_mul(s->kv_capacity, floats_per_position, &s->kv_floats)) c->overflow = true;
-    s->kv = zq_carve_floats(c, causal ? s->n_sequences * g->n_layers * 2 : 2, s->kv_floats);
+    s->n_kv = causal ? s->n_sequences * g->n_layers : 1;
+    if (!zq_mul(s->kv_capacity, zq_kept_bytes(s), &s->kv_bytes)) c->overflow = true;
+    s->kv = zq_carve(c, s->n_kv, s->kv_bytes);
     s->cos = zq_carve_floats(c, s->max_length, g->n_rotated / 2);
     s->sin = zq_carve_floats(c, s->max_length, g->n_rotated / 2);
     s->lengths = zq_carve(here, s->n_sequences, sizeof *s->lengths);
@@ -116,12 +116,15 @@ static zq_status resolve(struct zq_session *s, const zq_session_options *o, zq_e
     if (s->max_batch_tokens > s->n_sequences * s->max_length) s->max_batch_tokens = s->n_sequences * s->max_length;
     s->max_logit_rows = max_size(o->max_logit_rows, s->n_sequences);
     s->keep_hidden = o->keep_hidden;
+    s->kv_format = !g->arch->causal ? ZQ_KV_F32 : o->kv ? o->kv : s->model->kv;
     s->ops = (struct zq_ops){.kernels = &s->model->kernels, .team = zq_team_create(zq_thread_count(o->n_threads))};
     if (!s->ops.team) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for threads", s->model->dir);
     const struct zq_device *device = s->model->device;
     char why[256];
     if (!device) return ZQ_OK;
     s->ops.plugin = device->plugin;
+    if (s->kv_format != ZQ_KV_F32)
+        return zq_fail(err, ZQ_EUNSUPPORTED, "%s: on a device keys and values are kept as f32, not as %s", s->model->dir, zq_kv_name(s->kv_format));
     if (device->plugin->open(&s->ops.queue, device->index, 0, why, sizeof why)) return zq_fail(err, ZQ_EUNSUPPORTED, "%s", why);
     return ZQ_OK;
 }
@@ -135,8 +138,10 @@ static zq_status take_memory(struct zq_session *s, zq_error *err)
     const bool overflow = c.overflow || here->overflow;
     s->memory = overflow ? NULL : ops->plugin ? ops->plugin->alloc(ops->queue, c.used) : zq_alloc(c.used);
     if (ops->plugin && s->memory) s->host_memory = zq_alloc(apart.used);
+    s->n_bytes = c.used + apart.used;
     if (!s->memory || (ops->plugin && !s->host_memory))
-        return zq_fail(err, ZQ_ENOMEM, "%s: no memory for a session of %zu MiB", s->model->dir, (c.used + apart.used) >> 20);
+        return zq_fail(err, ZQ_ENOMEM, "%s: no memory for a session of %zu MiB, of which %zu MiB are keys and values in %s", s->model->dir,
+                       s->n_bytes >> 20, s->n_kv * s->kv_bytes >> 20, zq_kv_name(s->kv_format));
     c = (struct zq_carver){.base = s->memory};
     apart = (struct zq_carver){.base = s->host_memory};
     carve_activations(s, &c, here);
@@ -291,6 +296,11 @@ zq_status zq_session_step(zq_session *s, const zq_input *inputs, size_t n_inputs
     for (size_t i = 0; i < n_inputs; i++) s->lengths[s->slots[i]] = s->spans[i].n_keys;
     zq_alloc_thaw();
     return ZQ_OK;
+}
+
+void zq_session_memory_get(const zq_session *s, zq_session_memory *out)
+{
+    *out = (zq_session_memory){s->kv_format, s->n_kv * s->kv_bytes, s->n_bytes};
 }
 
 const float *zq_session_logits(const zq_session *s, size_t *n_rows)

@@ -37,9 +37,11 @@ struct zq_session {
     int8_t *codes;           /* [max(width, embed_width)] scratch of one embedding row */
     float *row;              /* [width] */
     float *simulated;        /* [T, widest input], only in models with a simulation */
-    float *kv;               /* decoders: [n_sequences, n_layers, 2, kv_floats]; encoders: [2, kv_floats] */
+    uint8_t *kv;             /* caches of kv_bytes each; decoders: [n_sequences, n_layers]; encoders: one */
+    zq_kv_format kv_format;         /* resolved */
     size_t kv_capacity;      /* positions of one cache; encoders: of all sequences of a step */
-    size_t kv_floats;
+    size_t kv_bytes, n_kv;   /* of one cache; caches */
+    size_t n_bytes;          /* of all memory */
     float *cos, *sin;        /* [max_length, n_rotated / 2] */
     size_t *lengths;         /* [n_sequences] tokens held */
     struct zq_span *spans;   /* [n_sequences] of the step in work */
@@ -52,6 +54,12 @@ struct zq_session {
 
 /* Runs block `layer` on session->x, n_tokens rows; spans and tiles are those of the step. */
 void zq_block_forward(struct zq_session *s, size_t layer, size_t n_inputs);
+
+/* Bytes of one position in the caches of one layer: even, so that 16 positions are a multiple of 32. */
+size_t zq_kept_bytes(const struct zq_session *s);
+const char *zq_kv_name(zq_kv_format kv);
+/* The cache that begins at `position` of the memory of cache number `index`, with room for `capacity` positions from there. */
+struct zq_kv zq_session_cache(const struct zq_session *s, size_t index, size_t position, size_t capacity);
 
 /* x = embeddings of all tokens of the step, normed where the family does so. */
 void zq_embed_inputs(struct zq_session *s, const zq_input *inputs, size_t n_inputs);

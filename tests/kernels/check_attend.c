@@ -1,9 +1,10 @@
-/* Rotary positions, the KV cache and attention. Entries of the cache that no token has filled are NaN: nothing may come of
- * them. */
+/* Rotary positions, the KV cache in its three formats, and attention. Entries of the cache that no token has filled are NaN (of INT8: their
+ * scales are): nothing may come of them. */
 #include "check.h"
 #include "written.h"
 
 #include "base/alloc.h"
+#include "base/half.h"
 
 #include <float.h>
 #include <math.h>
@@ -12,13 +13,73 @@
 
 static const double u = FLT_EPSILON / 2.0;
 
-/* A buffer of n floats that are all NaN. */
-static float *unfilled(struct check *c, size_t n)
+/* ---- caches ---- */
+
+/* n bytes of ones: NaN as F32 and as F16. */
+static void *unfilled(struct check *c, size_t n_bytes, size_t align)
 {
-    float *x = check_buffer(c, n * sizeof *x, sizeof *x);
-    for (size_t i = 0; i < n; i++) x[i] = NAN;
-    return x;
+    return memset(check_buffer(c, n_bytes, align), 0xff, n_bytes);
 }
+
+static size_t kept_values(const struct zq_kv *kv, const struct zq_heads *h) { return h->n_kv_heads * kv->capacity * h->head_dim; }
+
+/* A cache that holds nothing. */
+static struct zq_kv empty_cache(struct check *c, const struct zq_heads *h, size_t capacity, enum zq_dtype dtype)
+{
+    struct zq_kv kv = {.dtype = dtype, .capacity = capacity};
+    const size_t value = zq_dtype_bytes(dtype), n_bytes = kept_values(&kv, h) * value, n_scales = h->n_kv_heads * capacity * sizeof(float);
+    kv.k = unfilled(c, n_bytes, 16 * value);
+    kv.v = unfilled(c, n_bytes, value);
+    if (dtype != ZQ_I8) return kv;
+    kv.k_scale = unfilled(c, n_scales, sizeof(float));
+    kv.v_scale = unfilled(c, n_scales, sizeof(float));
+    return kv;
+}
+
+static size_t key_at(const struct zq_kv *kv, const struct zq_heads *h, size_t head, size_t j, size_t d)
+{
+    return ((head * kv->capacity / 16 + j / 16) * h->head_dim + d) * 16 + j % 16;
+}
+
+static size_t value_at(const struct zq_kv *kv, const struct zq_heads *h, size_t head, size_t j, size_t d)
+{
+    return (head * kv->capacity + j) * h->head_dim + d;
+}
+
+static void put(void *values, size_t i, float x, enum zq_dtype dtype)
+{
+    if (dtype == ZQ_F32) ((float *)values)[i] = x;
+    else ((uint16_t *)values)[i] = zq_float_to_f16(fminf(fmaxf(x, -65504), 65504));
+}
+
+/* One position of one head, from its key and value as floats. */
+static void keep_position(const struct zq_kv *kv, const struct zq_heads *h, size_t head, size_t j, const float *k, const float *v)
+{
+    int8_t codes[2][128];
+    if (kv->dtype == ZQ_I8) {
+        kv->k_scale[head * kv->capacity + j] = written_token(codes[0], k, h->head_dim);
+        kv->v_scale[head * kv->capacity + j] = written_token(codes[1], v, h->head_dim);
+    }
+    for (size_t d = 0; d < h->head_dim; d++) {
+        const size_t at_k = key_at(kv, h, head, j, d), at_v = value_at(kv, h, head, j, d);
+        if (kv->dtype == ZQ_I8) {
+            ((int8_t *)kv->k)[at_k] = codes[0][d];
+            ((int8_t *)kv->v)[at_v] = codes[1][d];
+        } else {
+            put(kv->k, at_k, k[d], kv->dtype);
+            put(kv->v, at_v, v[d], kv->dtype);
+        }
+    }
+}
+
+/* As floats; of INT8 the code. */
+static float kept(const void *values, size_t i, enum zq_dtype dtype)
+{
+    if (dtype == ZQ_I8) return ((const int8_t *)values)[i];
+    return dtype == ZQ_F16 ? zq_f16_to_float(((const uint16_t *)values)[i]) : ((const float *)values)[i];
+}
+
+static enum zq_dtype random_dtype(struct check *c) { return (enum zq_dtype[]){ZQ_F32, ZQ_F16, ZQ_I8}[check_random(c, 3)]; }
 
 static struct zq_heads random_heads(struct check *c, size_t *width)
 {
@@ -43,7 +104,7 @@ static struct zq_heads random_heads(struct check *c, size_t *width)
 static void keep_written(const struct zq_keep *a)
 {
     const struct zq_heads *h = &a->heads;
-    const size_t half = a->rotary.n_rotated / 2, dim = h->head_dim;
+    const size_t half = a->rotary.n_rotated / 2;
     for (size_t i = 0; i < a->n_tokens; i++) {
         float *token = a->qkv + i * a->ld;
         const size_t position = a->position + i;
@@ -57,10 +118,8 @@ static void keep_written(const struct zq_keep *a)
             }
         }
         for (size_t j = 0; j < h->n_kv_heads; j++) {
-            for (size_t d = 0; d < dim; d++) {
-                a->kv.k[((j * a->kv.capacity / 16 + position / 16) * dim + d) * 16 + position % 16] = token[h->k_offset + j * h->kv_stride + d];
-                a->kv.v[(j * a->kv.capacity + position) * dim + d] = token[h->v_offset + j * h->kv_stride + d];
-            }
+            const size_t at = j * h->kv_stride;
+            keep_position(&a->kv, h, j, position, token + h->k_offset + at, token + h->v_offset + at);
         }
     }
 }
@@ -72,20 +131,20 @@ void check_keep(struct check *c)
         size_t width;
         struct zq_keep a = {.heads = random_heads(c, &width), .n_tokens = check_random(c, 40), .position = check_random(c, 50)};
         a.ld = width + check_random(c, 3);
-        a.kv.capacity = (a.position + a.n_tokens + 15) / 16 * 16 + 16 * check_random(c, 3);
+        const size_t capacity = (a.position + a.n_tokens + 15) / 16 * 16 + 16 * check_random(c, 3);
+        const enum zq_dtype dtype = random_dtype(c);
         a.rotary.n_rotated = check_coin(c) ? a.heads.head_dim / 2 * 2 : check_random(c, a.heads.head_dim / 2 + 1) * 2;
         a.rotary.pairs = check_coin(c);
-        const size_t n_angles = (a.position + a.n_tokens) * (a.rotary.n_rotated / 2), n_kv = a.heads.n_kv_heads * a.kv.capacity * a.heads.head_dim;
+        const size_t n_angles = (a.position + a.n_tokens) * (a.rotary.n_rotated / 2);
         a.rotary.cos = check_floats(c, n_angles, VALUES_NORMAL);
         a.rotary.sin = check_floats(c, n_angles, VALUES_NORMAL);
         const size_t n_qkv = a.n_tokens ? (a.n_tokens - 1) * a.ld + width : 0;
         const float *qkv = check_floats(c, n_qkv, VALUES_OUTLIERS);
-        float *got[3], *want[3];
+        float *rows[2];
+        struct zq_kv kv[2];
         for (int o = 0; o < 2; o++) {
-            float **out = o ? want : got;
-            out[0] = a.qkv = memcpy(check_buffer(c, n_qkv * sizeof(float), sizeof(float)), qkv, n_qkv * sizeof(float));
-            out[1] = a.kv.k = unfilled(c, n_kv);
-            out[2] = a.kv.v = unfilled(c, n_kv);
+            rows[o] = a.qkv = memcpy(check_buffer(c, n_qkv * sizeof(float), sizeof(float)), qkv, n_qkv * sizeof(float));
+            kv[o] = a.kv = empty_cache(c, &a.heads, capacity, dtype);
             if (o && c->is_c) {
                 keep_written(&a);
                 continue;
@@ -94,9 +153,13 @@ void check_keep(struct check *c)
             (o ? c->c : c->k)->keep(&a, cut, a.n_tokens);
             (o ? c->c : c->k)->keep(&a, 0, cut);
         }
-        check_same_floats(c, got[0], want[0], n_qkv, "qkv");
-        check_same_floats(c, got[1], want[1], n_kv, "k");
-        check_same_floats(c, got[2], want[2], n_kv, "v");
+        const size_t n_bytes = kept_values(&kv[0], &a.heads) * zq_dtype_bytes(dtype), n_scales = a.heads.n_kv_heads * capacity;
+        check_same_floats(c, rows[0], rows[1], n_qkv, "qkv");
+        check_same_bytes(c, kv[0].k, kv[1].k, n_bytes, "k");
+        check_same_bytes(c, kv[0].v, kv[1].v, n_bytes, "v");
+        if (dtype != ZQ_I8) continue;
+        check_same_floats(c, kv[0].k_scale, kv[1].k_scale, n_scales, "k_scale");
+        check_same_floats(c, kv[0].v_scale, kv[1].v_scale, n_scales, "v_scale");
     }
 }
 
@@ -104,12 +167,23 @@ void check_keep(struct check *c)
 
 static float key(const struct zq_attend *a, size_t kv_head, size_t j, size_t d)
 {
-    return a->kv.k[((kv_head * a->kv.capacity / 16 + j / 16) * a->heads.head_dim + d) * 16 + j % 16];
+    return kept(a->kv.k, key_at(&a->kv, &a->heads, kv_head, j, d), a->kv.dtype);
 }
 
 static float value(const struct zq_attend *a, size_t kv_head, size_t j, size_t d)
 {
-    return a->kv.v[(kv_head * a->kv.capacity + j) * a->heads.head_dim + d];
+    return kept(a->kv.v, value_at(&a->kv, &a->heads, kv_head, j, d), a->kv.dtype);
+}
+
+/* What a key's score and a value's weight are multiplied by: 1 unless they are codes. */
+static float key_scale(const struct zq_attend *a, size_t kv_head, size_t j)
+{
+    return a->kv.dtype == ZQ_I8 ? a->kv.k_scale[kv_head * a->kv.capacity + j] : 1;
+}
+
+static float value_scale(const struct zq_attend *a, size_t kv_head, size_t j)
+{
+    return a->kv.dtype == ZQ_I8 ? a->kv.v_scale[kv_head * a->kv.capacity + j] : 1;
 }
 
 static bool is_visible(const struct zq_attend *a, size_t token, size_t j)
@@ -132,7 +206,7 @@ static void head_written(const struct zq_attend *a, size_t token, size_t h)
             if (!is_visible(a, token, tile + j)) continue;
             float chain = 0;
             for (size_t d = 0; d < dim; d++) chain = fmaf(q[d], key(a, kv_head, tile + j, d), chain);
-            s[j] = chain * a->scale;
+            s[j] = chain * key_scale(a, kv_head, tile + j) * a->scale;
             top = fmaxf(top, s[j]);
             any = true;
         }
@@ -143,7 +217,9 @@ static void head_written(const struct zq_attend *a, size_t token, size_t h)
             const bool visible = is_visible(a, token, tile + j);
             const float p = visible ? written_exp(s[j] - next) : 0;
             l[j % 16] = j < 16 ? fmaf(l[j % 16], rescale, p) : l[j % 16] + p;
-            for (size_t d = 0; d < dim && visible; d++) o[d] = fmaf(p, value(a, kv_head, tile + j, d), o[d]);
+            if (!visible) continue;
+            const float weight = p * value_scale(a, kv_head, tile + j);
+            for (size_t d = 0; d < dim; d++) o[d] = fmaf(weight, value(a, kv_head, tile + j, d), o[d]);
         }
         m = next;
     }
@@ -151,8 +227,8 @@ static void head_written(const struct zq_attend *a, size_t token, size_t h)
     for (size_t d = 0; d < dim; d++) out[d] = o[d] / sum;
 }
 
-/* Against softmax in double. A score is off by at most u (head_dim + 2) sum |q k| scale; a weight by the relative error that
- * this and exp make of it; the sums add one rounding for each key, and rescaling two for each tile. */
+/* Against softmax in double. A score is off by at most u (head_dim + 3) sum |q k| scale; a weight by the relative error that
+ * this, exp and the value's scale make of it; the sums add one rounding for each key, and rescaling two for each tile. */
 static void head_near_double(struct check *c, const struct zq_attend *a, size_t token, size_t h, const float *got)
 {
     const size_t dim = a->heads.head_dim, kv_head = h * a->heads.n_kv_heads / a->heads.n_heads;
@@ -162,8 +238,9 @@ static void head_near_double(struct check *c, const struct zq_attend *a, size_t 
         double mass = 0;
         s[j] = 0;
         for (size_t d = 0; d < dim; d++) {
-            s[j] += (double)q[d] * key(a, kv_head, j, d) * a->scale;
-            mass += fabs((double)q[d] * key(a, kv_head, j, d) * a->scale);
+            const double term = (double)q[d] * key(a, kv_head, j, d) * key_scale(a, kv_head, j) * a->scale;
+            s[j] += term;
+            mass += fabs(term);
         }
         if (!is_visible(a, token, j)) continue;
         top = fmax(top, s[j]);
@@ -175,8 +252,9 @@ static void head_near_double(struct check *c, const struct zq_attend *a, size_t 
         want[d] = 0;
         for (size_t j = 0; j < a->n_keys; j++) {
             if (!is_visible(a, token, j)) continue;
-            want[d] += s[j] / sum * value(a, kv_head, j, d);
-            mass += s[j] / sum * fabs((double)value(a, kv_head, j, d));
+            const double term = s[j] / sum * value(a, kv_head, j, d) * value_scale(a, kv_head, j);
+            want[d] += term;
+            mass += fabs(term);
         }
         bound[d] = mass * (2 * expm1(2 * error) + u * (2 * (double)a->n_keys + 4 * (double)a->n_keys / 64 + 20)) + 1e-37;
     }
@@ -194,21 +272,13 @@ static void run_attend(struct check *c, const struct zq_kernels *k, struct zq_at
 }
 
 /* Keys and values up to n_keys; the rest stays NaN. */
-static void fill_cache(struct check *c, struct zq_attend *a, enum check_values kind)
+static void fill_cache(struct check *c, struct zq_attend *a, size_t capacity, enum check_values kind)
 {
     const size_t dim = a->heads.head_dim, n = a->heads.n_kv_heads * a->n_keys * dim;
-    float *k = unfilled(c, a->heads.n_kv_heads * a->kv.capacity * dim), *v = unfilled(c, a->heads.n_kv_heads * a->kv.capacity * dim);
-    const float *keys = check_floats(c, n, kind), *values = check_floats(c, n, kind);
-    for (size_t h = 0, i = 0; h < a->heads.n_kv_heads; h++) {
-        for (size_t j = 0; j < a->n_keys; j++) {
-            for (size_t d = 0; d < dim; d++, i++) {
-                k[((h * a->kv.capacity / 16 + j / 16) * dim + d) * 16 + j % 16] = keys[i];
-                v[(h * a->kv.capacity + j) * dim + d] = values[i];
-            }
-        }
-    }
-    a->kv.k = k;
-    a->kv.v = v;
+    const float *k = check_floats(c, n, kind), *v = check_floats(c, n, kind);
+    a->kv = empty_cache(c, &a->heads, capacity, random_dtype(c));
+    for (size_t h = 0; h < a->heads.n_kv_heads; h++)
+        for (size_t j = 0; j < a->n_keys; j++, k += dim, v += dim) keep_position(&a->kv, &a->heads, h, j, k, v);
 }
 
 static void attend_case(struct check *c, size_t i)
@@ -223,9 +293,9 @@ static void attend_case(struct check *c, size_t i)
     a.scale = 1 / sqrtf((float)a.heads.head_dim);
     a.ld = width + check_random(c, 3);
     a.ld_out = a.heads.n_heads * a.heads.head_dim + check_random(c, 3);
-    a.kv.capacity = (a.n_keys + 15) / 16 * 16 + 16 * check_random(c, 3);
+    const size_t capacity = (a.n_keys + 15) / 16 * 16 + 16 * check_random(c, 3);
     const enum check_values kind = (enum check_values[]){VALUES_NORMAL, VALUES_OUTLIERS, VALUES_EQUAL, VALUES_ZERO, VALUES_TINY}[check_random(c, 5)];
-    fill_cache(c, &a, kind);
+    fill_cache(c, &a, capacity, kind);
     a.qkv = check_floats(c, a.n_tokens ? (a.n_tokens - 1) * a.ld + width : 0, kind);
 
     const size_t n_out = a.n_tokens ? (a.n_tokens - 1) * a.ld_out + a.heads.n_heads * a.heads.head_dim : 0;
@@ -278,41 +348,50 @@ static void bench_tokens(void *work, size_t begin, size_t end, int thread)
 }
 
 /* n_tokens that end at position n_keys, 16 heads of 64. */
-static void bench_cache(struct bench *b, bool keep, size_t n_tokens, size_t n_keys)
+static void bench_cache(struct bench *b, bool keep, size_t n_tokens, size_t n_keys, enum zq_dtype dtype)
 {
-    const size_t dim = 64, n_heads = 16, width = 3 * n_heads * dim, n_kv = n_heads * n_keys * dim;
+    const size_t dim = 64, n_heads = 16, width = 3 * n_heads * dim, n_kv = n_heads * n_keys * dim, value = zq_dtype_bytes(dtype);
     const struct zq_heads heads = {n_heads, n_heads, dim, 0, n_heads * dim, 2 * n_heads * dim, dim, dim};
     struct bench_work w = {.k = b->k, .n_scratch = (b->k->attend_scratch(&heads) + 15) / 16 * 16};
     float *qkv = zq_alloc_array(n_tokens * width, sizeof(float)), *out = zq_alloc_array(n_tokens * n_heads * dim, sizeof(float));
     float *angles = zq_alloc_array(n_keys * dim / 2, sizeof(float));
-    struct zq_kv kv = {zq_alloc_array(n_kv, sizeof(float)), zq_alloc_array(n_kv, sizeof(float)), n_keys};
+    float *scales = zq_alloc_array(n_heads * n_keys, sizeof(float));
+    struct zq_kv kv = {dtype, zq_alloc_array(n_kv, value), zq_alloc_array(n_kv, value), scales, scales, n_keys};
     w.scratch = zq_alloc_array(w.n_scratch * (size_t)b->n_threads, sizeof(float));
-    if (qkv && out && angles && kv.k && kv.v && w.scratch) {
+    if (qkv && out && angles && scales && kv.k && kv.v && w.scratch) {
         w.attend = (struct zq_attend){.qkv = qkv, .ld = width, .n_tokens = n_tokens, .position = n_keys - n_tokens, .n_keys = n_keys, .causal = true,
                                       .scale = 0.125f, .heads = heads, .kv = kv, .out = out, .ld_out = n_heads * dim};
         w.keep = (struct zq_keep){.qkv = qkv, .ld = width, .n_tokens = n_tokens, .position = n_keys - n_tokens, .heads = heads,
                                   .rotary = {angles, angles, dim, false}, .kv = kv};
         const double pairs = (double)n_tokens * ((double)n_keys - ((double)n_tokens - 1) / 2);
         char what[64];
-        snprintf(what, sizeof what, "%s %zu tokens, %zu keys, 16 x 64", keep ? "keep" : "attend", n_tokens, n_keys);
+        snprintf(what, sizeof what, "%s %zu tokens, %zu keys %s, 16 x 64", keep ? "keep" : "attend", n_tokens, n_keys, zq_dtype_name(dtype));
         if (keep) bench_print(b, what, 8.0 * (double)(n_tokens * width) / bench_time(b, n_tokens, 16, bench_tokens, &w), "GB/s", 0);
         else if (n_tokens > 1)
             bench_print(b, what, 4.0 * pairs * (double)(n_heads * dim) / bench_time(b, n_heads, 1, bench_heads, &w), "GOP/s", b->limits.float_ops);
-        else bench_print(b, what, 8.0 * (double)n_kv / bench_time(b, n_heads, 1, bench_heads, &w), "GB/s", b->limits.read_bytes);
+        else bench_print(b, what, 2.0 * (double)(n_kv * value) / bench_time(b, n_heads, 1, bench_heads, &w), "GB/s", b->limits.read_bytes);
     }
     zq_free(qkv);
     zq_free(out);
     zq_free(angles);
+    zq_free(scales);
     zq_free(kv.k);
     zq_free(kv.v);
     zq_free(w.scratch);
 }
 
-void bench_keep(struct bench *b) { bench_cache(b, true, 512, 512); }
+static const enum zq_dtype cache_dtypes[] = {ZQ_F32, ZQ_F16, ZQ_I8};
+
+void bench_keep(struct bench *b)
+{
+    for (size_t i = 0; i < ZQ_LEN(cache_dtypes); i++) bench_cache(b, true, 512, 512, cache_dtypes[i]);
+}
 
 void bench_attend(struct bench *b)
 {
-    bench_cache(b, false, 128, 128);
-    bench_cache(b, false, 512, 512);
-    bench_cache(b, false, 1, 8192);
+    for (size_t i = 0; i < ZQ_LEN(cache_dtypes); i++) {
+        bench_cache(b, false, 128, 128, cache_dtypes[i]);
+        bench_cache(b, false, 512, 512, cache_dtypes[i]);
+        bench_cache(b, false, 1, 8192, cache_dtypes[i]);
+    }
 }

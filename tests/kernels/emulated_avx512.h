@@ -136,6 +136,10 @@ EMULATED emulated_floats emulated_cvtph_ps(__m256i a)
 {
     return (emulated_floats){_mm256_cvtph_ps(_mm256_castsi256_si128(a)), _mm256_cvtph_ps(_mm256_extracti128_si256(a, 1))};
 }
+EMULATED __m256i emulated_cvtps_ph(emulated_floats a)
+{
+    return _mm256_set_m128i(_mm256_cvtps_ph(a.high, _MM_FROUND_TO_NEAREST_INT), _mm256_cvtps_ph(a.low, _MM_FROUND_TO_NEAREST_INT));
+}
 EMULATED __m128i emulated_cvtepi32_epi8(emulated_ints a)
 {
     int32_t wide[16];
@@ -161,6 +165,7 @@ EMULATED emulated_ints emulated_dpbusd_epi32(emulated_ints sum, emulated_ints a,
 #undef _mm_mask_storeu_epi8
 #undef _mm256_dpbusd_epi32
 #undef _mm512_cmp_ps_mask
+#undef _mm512_cvtps_ph
 #undef _mm512_roundscale_ps
 #undef _mm512_extractf32x8_ps
 #undef _mm512_srli_epi16
@@ -183,6 +188,7 @@ EMULATED emulated_ints emulated_dpbusd_epi32(emulated_ints sum, emulated_ints a,
 #define _mm512_cvtepu8_epi32 emulated_cvtepu8_epi32
 #define _mm512_cvtph_ps emulated_cvtph_ps
 #define _mm512_cvtps_epi32 emulated_cvtps_epi32
+#define _mm512_cvtps_ph(a, to_nearest) emulated_cvtps_ph(a)
 #define _mm512_div_ps emulated_div_ps
 #define _mm512_dpbusd_epi32 emulated_dpbusd_epi32
 #define _mm512_extractf32x8_ps(a, half) ((half) ? (a).high : (a).low)

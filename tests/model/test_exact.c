@@ -82,11 +82,11 @@ static void check_integers(void **state)
 }
 
 /* Logits of "b" (200 ids) in one way of running it; ids of a decoder in steps of `piece` (0: at once), beside `others` slots. */
-static void run_b(const struct golden *g, const char *dir, int threads, size_t piece, size_t others, float *out, size_t n_values)
+static void run_b(const struct golden *g, const char *dir, zq_kv_format kv, int threads, size_t piece, size_t others, float *out, size_t n_values)
 {
     zq_model *m = NULL;
     zq_session *s = NULL;
-    const zq_open_options oo = {.n_threads = threads};
+    const zq_open_options oo = {.n_threads = threads, .kv = kv};
     OK(zq_model_open(&m, dir, &oo, err));
     zq_model_info info;
     zq_model_info_get(m, &info);
@@ -116,7 +116,7 @@ static void check_same_bits(void **state)
 {
     struct golden g;
     golden_open(&g, *state);
-    static const char *const schemes[] = {"w8a8", "w4/8a8", "w4a16"};
+    static const struct { const char *scheme; zq_kv_format kv; } schemes[] = {{"w8a8", ZQ_KV_F32}, {"w4/8a8", ZQ_KV_INT8}, {"w4a16", ZQ_KV_F16}};
     static const struct { int threads; size_t piece, others; const char *isa; } ways[] = {
         {2, 0, 0, NULL}, {7, 0, 2, NULL}, {1, 1, 0, NULL}, {2, 17, 2, NULL}, {2, 0, 0, "c"}, {1, 33, 1, "avx2"},
     };
@@ -124,15 +124,15 @@ static void check_same_bits(void **state)
     float *first = calloc(n_values, sizeof *first), *again = calloc(n_values, sizeof *again);
     for (size_t i = 0; i < ZQ_LEN(schemes); i++) {
         char out[256];
-        const zq_quantize_options o = {.scheme = schemes[i]};
+        const zq_quantize_options o = {.scheme = schemes[i].scheme};
         make_quantized(g.dir, &o, out, sizeof out);
-        run_b(&g, out, 1, 0, 0, first, n_values);
+        run_b(&g, out, schemes[i].kv, 1, 0, 0, first, n_values);
         for (size_t w = 0; w < ZQ_LEN(ways); w++) {
             if (ways[w].isa) setenv("ZQ_ISA", ways[w].isa, 1);
-            run_b(&g, out, ways[w].threads, ways[w].piece, ways[w].others, again, n_values);
+            run_b(&g, out, schemes[i].kv, ways[w].threads, ways[w].piece, ways[w].others, again, n_values);
             unsetenv("ZQ_ISA");
             if (memcmp(first, again, n_values * sizeof *first))
-                fail_msg("%s %s: %d threads, pieces of %zu, %zu other sequences, level %s: other bits", g.dir, schemes[i], ways[w].threads,
+                fail_msg("%s %s: %d threads, pieces of %zu, %zu other sequences, level %s: other bits", g.dir, schemes[i].scheme, ways[w].threads,
                          ways[w].piece, ways[w].others, ways[w].isa ? ways[w].isa : "best");
         }
         drop_quantized(out);

@@ -139,6 +139,13 @@ ZQ_INLINE void v_store_q8(int8_t *q, vec a, size_t n)
     else memcpy(q, &codes, n);
 }
 
+ZQ_INLINE void v_store_f16(void *p, vec a, size_t n)
+{
+    uint16_t h[16];
+    EACH_PART(i) vst1_u16(h + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(a.part[i])));
+    memcpy(p, h, n * sizeof *h);
+}
+
 ZQ_INLINE vec v_load_f16(const void *p)
 {
     vec r;

@@ -136,6 +136,14 @@ ZQ_INLINE void v_store_q8(int8_t *q, vec a, size_t n)
     for (size_t l = 0; l < n; l++) q[l] = (int8_t)lrintf(a.lane[l]);
 }
 
+/* Stores the first n lanes as F16, to nearest even. */
+ZQ_INLINE void v_store_f16(void *p, vec a, size_t n)
+{
+    uint16_t h[16];
+    EACH(l) h[l] = zq_float_to_f16(a.lane[l]);
+    memcpy(p, h, n * sizeof *h);
+}
+
 /* 16 values of a stored format as floats, all exact. Nibbles hold code + 8: lanes 0..7 in the low halves of 8 bytes. */
 ZQ_INLINE vec v_load_f16(const void *p)
 {

@@ -129,6 +129,15 @@ ZQ_INLINE void v_store_q8(int8_t *q, vec a, size_t n)
     else memcpy(q, &codes, n);
 }
 
+ZQ_INLINE void v_store_f16(void *p, vec a, size_t n)
+{
+    const __m128i h[2] = {_mm256_cvtps_ph(a.low, TO_NEAREST), _mm256_cvtps_ph(a.high, TO_NEAREST)};
+    if (n == 16) {
+        _mm_storeu_si128(p, h[0]);
+        _mm_storeu_si128((__m128i *)p + 1, h[1]);
+    } else memcpy(p, h, n * sizeof(uint16_t));
+}
+
 ZQ_INLINE vec v_load_f16(const void *p)
 {
     return (vec){_mm256_cvtph_ps(_mm_loadu_si128(p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p + 1))};

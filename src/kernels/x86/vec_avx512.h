@@ -61,6 +61,13 @@ ZQ_INLINE void v_store_q8(int8_t *q, vec a, size_t n)
     _mm_mask_storeu_epi8(q, lanes_below(n), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a)));
 }
 
+ZQ_INLINE void v_store_f16(void *p, vec a, size_t n)
+{
+    const __m256i h = _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    if (n == 16) _mm256_storeu_si256(p, h);
+    else memcpy(p, &h, n * sizeof(uint16_t));
+}
+
 ZQ_INLINE vec v_load_f16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256(p)); }
 
 ZQ_INLINE vec v_load_bf16(const void *p)
