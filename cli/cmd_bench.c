@@ -2,6 +2,7 @@
 #include "commands.h"
 
 #include "json.h"
+#include "running.h"
 #include "size.h"
 
 #include <math.h>
@@ -83,7 +84,7 @@ static void print_row(void *user, const zq_bench_row *r)
 
 static zq_status open_model(zq_model **model, const char *scheme, zq_error *err)
 {
-    const zq_open_options open = {.n_threads = settings.n_threads, .note = print_note};
+    const zq_open_options open = open_options();
     if (!args.shape) return zq_model_open(model, args.model, &open, err);
     if (args.embeddings && strcmp(args.embeddings, "int8")) return fail(err, ZQ_EINVAL, "--embeddings is int8, not '%s'", args.embeddings);
     const zq_shape_options shape = {.open = open, .scheme = scheme, .group = args.group, .embeddings_int8 = args.embeddings != NULL,
@@ -180,9 +181,9 @@ static zq_status bench(zq_error *err)
     struct run run = {.out = {.err = err, .prefix = ""}};
     zq_status st = check_args(err);
     const bool one = (args.model || args.shape) && !args.granularity;
+    if (!st) st = zq_machine_measure(&machine, settings.n_threads, (double)args.seconds / 10, err); /* first: its memory is not a model's */
     if (!st && one) st = open_model(&model, args.scheme, err);
     if (!st && args.unfused && args.shape) st = open_model(&plain, "bf16", err);
-    if (!st) st = zq_machine_measure(&machine, settings.n_threads, (double)args.seconds / 10, err);
     run.model = model;
     run.plain = plain;
     run.machine = machine;
@@ -211,6 +212,7 @@ static const struct option options[] = {
     {"unfused", 0, NULL, read_flag, &args.unfused, "compare float weights, a step with separate quantize and dequantize passes, and the fused one"},
     {"granularity", 0, NULL, read_flag, &args.granularity, "compare scales for a tensor, 48 groups of rows, each row, 128, 64 and 32 input channels"},
     {"weights", 0, "MODEL", read_text, &args.weights, "with --granularity: also the rounding error of this float model's weights"},
+    MATH_OPTIONS,
     {"machine", 0, NULL, read_flag, &args.machine, "first, or alone: the limits of this machine"},
     {"json", 0, NULL, read_flag, &args.json, "print one JSON object a line"},
     {0},

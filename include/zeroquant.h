@@ -485,7 +485,7 @@ typedef struct zq_bench_row {
     double bytes;         /* that an operator of "ops" rows has to move; 0 in other rows */
     int threads;
     const char *level;    /* of the kernels: "avx2", ... */
-    const char *math;     /* "exact" */
+    const char *math;     /* "exact" or "fast" */
     size_t batch, length; /* sequences, and tokens of each */
 } zq_bench_row;
 

@@ -83,8 +83,8 @@ static zq_status run_passes(struct bench *b)
 static zq_bench_row empty_row(const struct bench *b, const char *name, const char *unit)
 {
     return (zq_bench_row){.name = name, .unit = unit, .limit = NAN, .share = NAN, .threads = zq_team_size(b->session->ops.team),
-                          .level = zq_levels_name(b->model->kernels.levels), .math = "exact", .batch = b->options.batch,
-                          .length = b->options.prompt};
+                          .level = zq_levels_name(b->model->kernels.levels), .math = b->model->math == ZQ_MATH_FAST ? "fast" : "exact",
+                          .batch = b->options.batch, .length = b->options.prompt};
 }
 
 static struct zq_limit limit_of(const struct bench *b, const struct zq_cost *cost)
@@ -97,7 +97,7 @@ static struct zq_limit limit_of(const struct bench *b, const struct zq_cost *cos
 
 static struct zq_limit step_limit(const struct bench *b, size_t n_tokens, size_t position)
 {
-    const struct zq_cost cost = zq_cost_of_step(b->model, b->options.batch, n_tokens, position, sizeof *b->session->kv);
+    const struct zq_cost cost = zq_cost_of_step(b->model, b->options.batch, n_tokens, position, zq_cost_kv_value_bytes(b->session));
     return limit_of(b, &cost);
 }
 

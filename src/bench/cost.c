@@ -30,7 +30,7 @@ static size_t tokens_of(const struct zq_model *m, size_t i, size_t batch, size_t
     return m->config.kind == ZQ_ENCODER ? 0 : batch;
 }
 
-struct zq_cost zq_cost_of_step(const struct zq_model *m, size_t batch, size_t n_tokens, size_t position, size_t kv_value_bytes)
+struct zq_cost zq_cost_of_step(const struct zq_model *m, size_t batch, size_t n_tokens, size_t position, double kv_value_bytes)
 {
     const struct zq_config *c = &m->config;
     struct zq_cost sum = {0};
@@ -41,8 +41,14 @@ struct zq_cost zq_cost_of_step(const struct zq_model *m, size_t batch, size_t n_
     }
     const size_t keys = c->window && c->window < position ? c->window : position;
     if (c->arch->causal)
-        sum.other_bytes += 2.0 * (double)(batch * keys) * (double)(c->n_layers * c->n_kv_heads * c->head_dim) * (double)kv_value_bytes;
+        sum.other_bytes += 2.0 * (double)(batch * keys) * (double)(c->n_layers * c->n_kv_heads * c->head_dim) * kv_value_bytes;
     return sum;
+}
+
+double zq_cost_kv_value_bytes(const struct zq_session *s)
+{
+    const struct zq_config *c = &s->model->config;
+    return (double)s->kv_bytes / (2 * (double)s->kv_capacity * (double)(c->n_kv_heads * c->head_dim));
 }
 
 double zq_model_bytes(const struct zq_model *m)

@@ -3,7 +3,7 @@
 #define ZQ_BENCH_COST_H
 
 #include "bench/machine.h"
-#include "model/model.h"
+#include "model/session.h"
 
 struct zq_cost {
     double ops[ZQ_N_WORKS]; /* products and sums, two for each weight and token */
@@ -16,7 +16,10 @@ void zq_cost_add(struct zq_cost *to, const struct zq_cost *from);
 struct zq_cost zq_cost_of_map(const struct zq_stored *w, size_t n_tokens);
 /* Of one step: n_tokens of each of `batch` sequences whose first new token is at `position`: all maps, logits for the last token of each
  * sequence, and the keys and values before. kv_value_bytes: of one value in the cache. Attention's own products are left out. */
-struct zq_cost zq_cost_of_step(const struct zq_model *m, size_t batch, size_t n_tokens, size_t position, size_t kv_value_bytes);
+struct zq_cost zq_cost_of_step(const struct zq_model *m, size_t batch, size_t n_tokens, size_t position, double kv_value_bytes);
+
+/* Bytes of one value in the caches of a session, scales included. */
+double zq_cost_kv_value_bytes(const struct zq_session *s);
 
 /* The least time of a cost on a machine, and what it is bound by: "int8 avx2", "memory", "cache". Weights come from the last-level cache if
  * weights_in_cache. NaN and "" if a rate is unknown. Work of several kinds adds up; operations and bytes overlap. */
