@@ -208,18 +208,18 @@ static void random_weights_look_normal(void **state)
     zq_model *m = open_shape("minilm", "w4/8a8", 1, true);
     for (size_t i = 0; i < m->modules.n; i++) {
         const struct zq_stored *w = &m->stored[i];
-        int8_t codes[2][1536];
+        int8_t codes[2 * 1536];
         float scales[2 * 64];
         double sum = 0, squares = 0;
         assert_true(w->n_cols <= 1536 && w->storage != ZQ_STORED_FLOAT);
         for (size_t r = 0; r + 2 <= w->n_rows && r < 200; r += 2) {
-            zq_stored_codes(w, r, 2, codes[0]);
+            zq_stored_codes(w, r, 2, codes);
             zq_stored_scales(w, r, 2, scales);
-            assert_true(memcmp(codes[0], codes[0] + w->n_cols, w->n_cols) != 0);
+            assert_true(memcmp(codes, codes + w->n_cols, w->n_cols) != 0);
             for (size_t g = 0; g < 2 * zq_spec_n_groups(w->spec, w->n_cols); g++) assert_true(scales[g] > 0 && scales[g] < 0.1f);
             for (size_t k = 0; k < 2 * w->n_cols; k++) {
-                sum += codes[0][k];
-                squares += (double)codes[0][k] * codes[0][k];
+                sum += codes[k];
+                squares += (double)codes[k] * codes[k];
             }
         }
         const double n = 200.0 * (double)w->n_cols, sigma = w->spec.w_bits == 8 ? 35 : 2.9;
