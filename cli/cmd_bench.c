@@ -181,7 +181,9 @@ static zq_status bench(zq_error *err)
     struct run run = {.out = {.err = err, .prefix = ""}};
     zq_status st = check_args(err);
     const bool one = (args.model || args.shape) && !args.granularity;
-    if (!st) st = zq_machine_measure(&machine, settings.n_threads, (double)args.seconds / 10, err); /* first: its memory is not a model's */
+    const bool here = !settings.device || !strcmp(settings.device, "cpu");
+    /* first: its memory is not a model's */
+    if (!st && (here || args.machine)) st = zq_machine_measure(&machine, settings.n_threads, (double)args.seconds / 10, err);
     if (!st && one) st = open_model(&model, args.scheme, err);
     if (!st && args.unfused && args.shape) st = open_model(&plain, "bf16", err);
     run.model = model;
@@ -212,6 +214,7 @@ static const struct option options[] = {
     {"unfused", 0, NULL, read_flag, &args.unfused, "compare float weights, a step with separate quantize and dequantize passes, and the fused one"},
     {"granularity", 0, NULL, read_flag, &args.granularity, "compare scales for a tensor, 48 groups of rows, each row, 128, 64 and 32 input channels"},
     {"weights", 0, "MODEL", read_text, &args.weights, "with --granularity: also the rounding error of this float model's weights"},
+    DEVICE_OPTION,
     MATH_OPTIONS,
     {"machine", 0, NULL, read_flag, &args.machine, "first, or alone: the limits of this machine"},
     {"json", 0, NULL, read_flag, &args.json, "print one JSON object a line"},

@@ -81,13 +81,13 @@ static zq_status process_prompt(struct generation *g, zq_error *err)
 }
 
 /* The model has just seen the last token: samples up to `most` new ones. */
-static zq_status continue_text(struct generation *g, size_t most, size_t vocab, zq_error *err)
+static zq_status continue_text(struct generation *g, size_t most, zq_error *err)
 {
     zq_sampler sampler = {.temperature = args.temperature, .top_k = args.top_k, .top_p = args.top_p, .state = args.seed};
     g->stop = most < args.n ? "length" : "count";
     while (g->n < most) {
         int32_t id;
-        zq_status st = zq_sample(&sampler, zq_session_logits(g->session, NULL), vocab, &id, err);
+        zq_status st = zq_session_sample(g->session, &sampler, 1, &id, err);
         if (st) return st;
         if (zq_model_is_end(g->model, id)) {
             g->stop = "end";
@@ -138,7 +138,7 @@ static zq_status run_generation(struct generation *g, const char *prompt, size_t
     if (!g->ids) return fail(err, ZQ_ENOMEM, "out of memory for %zu ids", most);
     st = zq_session_create(&g->session, g->model, &options, err);
     if (!st) st = process_prompt(g, err);
-    if (!st) st = continue_text(g, most, info.n_outputs, err);
+    if (!st) st = continue_text(g, most, err);
     if (st) return st;
     if (args.json) return print_result(g, prompt, prompt_bytes, err);
 

@@ -83,7 +83,7 @@ typedef struct zq_open_options {
     void *user;
     const char *device; /* where it runs: NULL or "cpu"; "cuda" or "cuda:N", an NVIDIA GPU; "cuda-host", its simulator (quantized models) */
     zq_math math;     /* of everything this model runs; kernels are chosen and weights packed for it */
-    zq_kv_format kv;  /* of sessions that do not choose themselves. On a device: F32 only */
+    zq_kv_format kv;  /* of sessions that do not choose themselves */
 } zq_open_options;
 
 /* Opens a model directory (Hugging Face layout, plain or compressed-tensors): maps its files, binds every tensor and
@@ -192,8 +192,8 @@ typedef struct zq_session_options {
 } zq_session_options;
 
 /* Creates the state for running a model. The model must outlive the session. All memory is taken here: steps allocate
- * nothing. Returns ZQ_OK, ZQ_EINVAL, ZQ_ELIMIT (max_length above the model's), ZQ_EUNSUPPORTED (kv on a device) or ZQ_ENOMEM (says how much
- * the caches and all else would take). */
+ * nothing. Returns ZQ_OK, ZQ_EINVAL, ZQ_ELIMIT (max_length above the model's), ZQ_EUNSUPPORTED (the device cannot be used) or ZQ_ENOMEM
+ * (says how much the caches and all else would take). */
 ZQ_API zq_status zq_session_create(zq_session **out, const zq_model *model, const zq_session_options *options, zq_error *err);
 ZQ_API void zq_session_close(zq_session *session); /* accepts NULL */
 
@@ -252,6 +252,11 @@ typedef struct zq_sampler {
 } zq_sampler;
 /* Chooses an id from logits [n], n >= 1. ZQ_ENOMEM only when sampling (temperature > 0); ZQ_EINVAL for n = 0. */
 ZQ_API zq_status zq_sample(zq_sampler *sampler, const float *logits, size_t n, int32_t *id, zq_error *err);
+/* The same for each row of logits of a decoder's latest step, where the step ran: on a device the logits stay there. Row i takes
+ * samplers[i] and gives ids[i]; n is the number of rows, at most n_sequences. On a device sums are added in another order: where a bound
+ * falls within 1e-9 of one, another id than zq_sample()'s may be chosen.
+ * Returns ZQ_OK, ZQ_EINVAL (n is another number, no decoder), ZQ_ELIMIT, ZQ_ENOMEM or ZQ_EIO (the device failed). */
+ZQ_API zq_status zq_session_sample(zq_session *session, zq_sampler *samplers, size_t n, int32_t *ids, zq_error *err);
 
 /* ---- evaluation --------------------------------------------------------------------------------------------------- */
 
@@ -520,6 +525,7 @@ typedef struct zq_bench_options {
 
 /* Runs a model on random ids and hands out rows. Encoders: "encode", sequences/s. Decoders: "prompt", tokens/s; with decode, "decode": tokens/s
  * of all sequences together at that context, and "first": new tokens/s including the prompt before them. Last, "memory": the peak of the process.
+ * On a device the clock is this processor's, and there are no limits.
  * Limits: products of the maps over the peak of their kind, or bytes of weights and caches over the bandwidth of where they lie; the later counts.
  * Returns ZQ_OK or errors of sessions. */
 ZQ_API zq_status zq_bench_model(const zq_model *model, const zq_bench_options *options, zq_error *err);

@@ -113,9 +113,27 @@ stage_bench() {
     try "operators" "${zqcheck[@]}" --bench > "$work/row"
     if grep -q right "$work/row"; then cat "$work/out"; else cat "$work/row"; fi
     echo
-    if "$zq" bench --help > /dev/null 2>&1; then
-        timeout "$(left)" "$zq" bench "$work/probe" --device "$device" 2>&1 || wrong=1
-    else echo "Whole models: skipped, zq bench does not exist."; fi
+    local shape=gpt-neox-20b run=()
+    if [ "$device" = cuda-host ]; then
+        run=("minilm w8a8 --layers 1 --batch 2 --prompt 3" "gpt-350m w4a8 --layers 1 --batch 1 --prompt 2 --decode 3")
+        for i in "${!run[@]}"; do run[i]+=" --seconds 0.01"; done
+    else
+        for shape in bert-base bert-large; do run+=("$shape w8a8 --batch 1,8,32,128 --prompt 128" "$shape w4a8 --batch 1,128 --prompt 128"); done
+        for scheme in w8a8 w4/8a8; do
+            run+=("gpt-350m $scheme --batch 1,8 --prompt 128 --decode 50" "gpt-neox-20b $scheme --batch 1,8,32 --prompt 128 --decode 32")
+        done
+        run+=("gpt-neox-20b w8a8 --batch 1 --prompt 128 --decode 8 --ops")
+    fi
+    echo "Whole models of random weights, by the wall clock of the processor. FP16 and unfused INT8 have no runtime of their own yet to compare with."
+    local one
+    for one in "${run[@]}"; do
+        read -r shape scheme one <<< "$one"
+        printf '\n```\nzq bench --shape %s --scheme %s %s\n' "$shape" "$scheme" "$one"
+        # shellcheck disable=SC2086 # a list of options
+        timeout "$(left)" "$zq" bench --shape "$shape" --scheme "$scheme" --embeddings int8 $one --device "$device" 2>&1 ||
+            { wrong=1; echo "FAILED or out of time"; }
+        echo '```'
+    done
 }
 
 stage_lkd() {

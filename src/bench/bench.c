@@ -80,17 +80,24 @@ static zq_status run_passes(struct bench *b)
 
 /* ---- rows */
 
+static const char *level_of(const struct bench *b)
+{
+    const struct zq_plugin *plugin = b->session->ops.plugin;
+    if (plugin) return plugin->simulated ? "cuda-host" : "cuda";
+    return zq_levels_name(b->model->kernels.levels);
+}
+
 static zq_bench_row empty_row(const struct bench *b, const char *name, const char *unit)
 {
     return (zq_bench_row){.name = name, .unit = unit, .limit = NAN, .share = NAN, .threads = zq_team_size(b->session->ops.team),
-                          .level = zq_levels_name(b->model->kernels.levels), .math = b->model->math == ZQ_MATH_FAST ? "fast" : "exact",
+                          .level = level_of(b), .math = b->model->math == ZQ_MATH_FAST ? "fast" : "exact",
                           .batch = b->options.batch, .length = b->options.prompt};
 }
 
 static struct zq_limit limit_of(const struct bench *b, const struct zq_cost *cost)
 {
     const zq_machine *machine = b->options.machine;
-    if (!machine) return (struct zq_limit){.seconds = NAN};
+    if (!machine || b->session->ops.plugin) return (struct zq_limit){.seconds = NAN};
     const bool in_cache = zq_model_bytes(b->model) < 0.75 * (double)machine->cache_bytes; /* beside activations */
     return zq_limit_of(cost, machine, b->model->kernels.levels, in_cache);
 }

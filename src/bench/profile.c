@@ -70,6 +70,8 @@ static struct zq_cost cost_of(const struct zq_session *s, const struct zq_event 
 static void see(void *user, const struct zq_event *event)
 {
     struct zq_profile *p = user;
+    const struct zq_ops *ops = &p->session->ops;
+    if (ops->plugin) ops->plugin->finish(ops->queue); /* operators are queued: wait for this one. Failures are the step's to report */
     const double now = zq_bench_clock();
     int line;
     if (event) {

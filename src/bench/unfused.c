@@ -128,41 +128,6 @@ static void unfused_product(struct zq_queue *q, const struct zq_product *a, enum
     if (tokens) zq_team_run(q->ops->team, a->n_tokens, 4, dequantize_range, &work);
 }
 
-/* ---- attention: zq_attention_run quantizes what it leaves */
-
-struct attend_work {
-    const struct zq_queue *queue;
-    const void *args;
-};
-
-static void keep_range(void *work, size_t begin, size_t end, int thread)
-{
-    (void)thread;
-    const struct attend_work *w = work;
-    w->queue->ops->kernels->keep(w->args, begin, end);
-}
-
-static void attend_range(void *work, size_t begin, size_t end, int thread)
-{
-    const struct attend_work *w = work;
-    struct zq_attend a = *(const struct zq_attend *)w->args;
-    a.scratch = w->queue->ops->scratch + (size_t)thread * w->queue->ops->thread_floats;
-    w->queue->ops->kernels->attend(&a, 0, a.n_tokens, begin, end);
-}
-
-/* Ranges must end at multiples of 16 positions, so a sequence that does not begin at one is a single range. */
-static void unfused_keep(struct zq_queue *q, const struct zq_keep *a)
-{
-    struct attend_work work = {q, a};
-    zq_team_run(q->ops->team, a->n_tokens, a->position % 16 ? a->n_tokens : 16, keep_range, &work);
-}
-
-static void unfused_attend(struct zq_queue *q, const struct zq_attend *a)
-{
-    struct attend_work work = {q, a};
-    zq_team_run(q->ops->team, a->heads.n_heads, a->heads.n_heads / a->heads.n_kv_heads, attend_range, &work);
-}
-
 static void move(struct zq_queue *q, void *to, const void *from, size_t n_bytes)
 {
     (void)q;
@@ -177,7 +142,7 @@ static const char *finish(struct zq_queue *q)
 
 static const struct zq_plugin plugin = {
     .version = ZQ_PLUGIN_VERSION, .upload = move, .download = move, .copy = move, .finish = finish, .norm = unfused_norm,
-    .activate = unfused_activate, .product = unfused_product, .keep = unfused_keep, .attend = unfused_attend,
+    .activate = unfused_activate, .product = unfused_product, /* attention stays, and leaves floats */
 };
 
 zq_status zq_unfused_begin(struct zq_unfused **out, struct zq_session *s, zq_error *err)

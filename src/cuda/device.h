@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-enum { ZQ_PLUGIN_VERSION = 2 };
+enum { ZQ_PLUGIN_VERSION = 3 };
 
 /* Row stride of INT8 activations on a device, and where rows of codes begin: multiples of this many bytes. */
 enum { ZQ_DEVICE_ALIGN = 16 };
@@ -23,6 +23,74 @@ enum { ZQ_DEVICE_ALIGN = 16 };
 enum zq_device_format { ZQ_DEVICE_W8A8, ZQ_DEVICE_W4A8, ZQ_DEVICE_W8A16, ZQ_DEVICE_W4A16, ZQ_DEVICE_FLOAT };
 
 struct zq_queue; /* the plug-in's: work in order, one thread at a time */
+struct zq_graph; /* the plug-in's: operators that were recorded, to be queued again as one */
+
+/* One token of a step, as kernels read it from device memory: what differs from step to step lies there, so that a recorded step can be
+ * replayed. */
+struct zq_device_token {
+    uint64_t cache;    /* position of the cache arrays at which its sequence begins, in the first layer */
+    uint32_t capacity; /* positions of its sequence's cache, a multiple of 16 */
+    uint32_t position; /* in its sequence */
+    uint32_t n_keys;   /* of its sequence, this step's included; 0: padding, neither kept nor attended (its output is 0) */
+    int32_t id;
+    uint32_t type;
+    uint32_t reserved;
+};
+
+/* Caches of all sequences and layers, each a range of positions: a range of `capacity` positions that begins at position p is laid out as
+ * struct zq_kv says from k + p * n_kv_heads * head_dim values and k_scale + p * n_kv_heads on, v likewise. */
+struct zq_device_cache {
+    enum zq_dtype dtype; /* ZQ_F32, ZQ_F16 (clamped to its range) or ZQ_I8 (codes and scale as INT8 tokens have them) */
+    void *k, *v;
+    float *k_scale, *v_scale; /* ZQ_I8 */
+};
+
+/* keep() and attend() of kernels.h for tokens of any number of sequences in one launch. */
+struct zq_device_attention {
+    float *qkv;                           /* [n_tokens, ld]; keep() rotates q and k in place */
+    size_t ld, n_tokens;
+    const struct zq_device_token *tokens; /* [n_tokens] on the device */
+    struct zq_heads heads;
+    struct zq_rotary rotary;
+    struct zq_device_cache cache;
+    size_t layer_first;                   /* positions from the first layer to this one */
+    size_t window;
+    bool causal;
+    float scale;
+    float *out;                           /* [n_tokens, ld_out] */
+    size_t ld_out;
+};
+
+/* out [n_tokens, ld_out] (+)= token row (+ type row) (+ position row), added in this order. */
+struct zq_device_embed {
+    const struct zq_device_token *tokens;
+    size_t n_tokens, n;
+    const struct zq_matrix *table;        /* packed for a float-input format, row = id; NULL: out is added to */
+    enum zq_device_format format;
+    const float *types, *positions;       /* [.., n] or NULL */
+    size_t position_offset;
+    float *out;
+    size_t ld_out;
+};
+
+/* How one row of logits becomes an id. */
+struct zq_device_choice {
+    float temperature; /* 0: the largest logit, the smaller id among equals */
+    float top_p;       /* 0 or >= 1: all */
+    int32_t top_k;     /* 0: all */
+    float u;           /* uniform in [0, 1): the number that zq_sample() would draw */
+};
+/* Gives the id of zq_sample(). Candidates lie in falling order of logits, rising ids among equals, with weights exp((logit - largest) /
+ * temperature) in double; top_k keeps the first k; top_p the shortest beginning of those whose sum reaches top_p times their sum; the
+ * result is the first whose running sum exceeds u times the sum of what is left. Sums are added in another order than the processor's,
+ * and exp is the device's own: where a bound falls within 1e-9 of a running sum, a neighbour may be chosen. Logits are finite. */
+struct zq_device_sample {
+    const float *logits; /* [n_rows, ld] */
+    size_t ld, n, n_rows;
+    const struct zq_device_choice *choices; /* [n_rows] on the device */
+    double *weights;                        /* [n_rows, n] scratch */
+    int32_t *ids;                           /* [n_rows] */
+};
 
 struct zq_plugin {
     unsigned version;     /* ZQ_PLUGIN_VERSION */
@@ -49,8 +117,17 @@ struct zq_plugin {
     /* INT8 products: with q NULL and at most 4 tokens x is quantized on the way in, as activate() with ZQ_ACT_NONE does. ld_x is a
      * multiple of ZQ_DEVICE_ALIGN where q is given. */
     void (*product)(struct zq_queue *queue, const struct zq_product *a, enum zq_device_format format);
-    void (*keep)(struct zq_queue *queue, const struct zq_keep *a);     /* all tokens */
-    void (*attend)(struct zq_queue *queue, const struct zq_attend *a); /* all tokens and heads; scratch is not used */
+    void (*keep)(struct zq_queue *queue, const struct zq_device_attention *a);
+    void (*attend)(struct zq_queue *queue, const struct zq_device_attention *a);
+    void (*embed)(struct zq_queue *queue, const struct zq_device_embed *a);
+    void (*gather)(struct zq_queue *queue, float *to, const float *from, const int32_t *rows, size_t n_rows, size_t n); /* to[i] = from[rows[i]] */
+    void (*sample)(struct zq_queue *queue, const struct zq_device_sample *a);
+
+    /* Operators and copies between the two calls are recorded, not run. NULL: this cannot be recorded, and the queue is as before. */
+    void (*begin_graph)(struct zq_queue *queue);
+    struct zq_graph *(*end_graph)(struct zq_queue *queue);
+    void (*run_graph)(struct zq_queue *queue, struct zq_graph *graph);
+    void (*free_graph)(struct zq_graph *graph); /* accepts NULL */
 };
 
 typedef const struct zq_plugin *zq_plugin_fn(void); /* of the symbol zq_device_plugin */

@@ -8,20 +8,11 @@
 enum { SIDE_F32, SIDE_F16, SIDE_BF16, SIDE_I8, SIDE_I4 };
 enum { SIDE_THREADS = 64, SIDE_TOKENS = 8 };
 
-/* Exactly: shifted into place the exponent is 112 too small. */
-DEVICE float f16_value(uint32_t h)
-{
-    const uint32_t sign = (h & 0x8000u) << 16, m = h & 0x7fffu;
-    if (m >= 0x7c00u) return bits_float(sign | 0x7f800000u | (m & 0x3ffu) << 13);
-    const float y = mul(bits_float(m << 13), 0x1p112f);
-    return sign ? -y : y;
-}
-
 template <int FORMAT> DEVICE float side_value(const uint8_t *w, size_t i)
 {
     switch (FORMAT) {
     case SIDE_F32: return ((const float *)w)[i];
-    case SIDE_F16: return f16_value(((const uint16_t *)w)[i]);
+    case SIDE_F16: return half_value(((const uint16_t *)w)[i]);
     case SIDE_BF16: return bits_float((uint32_t)((const uint16_t *)w)[i] << 16);
     case SIDE_I8: return from_int(((const int8_t *)w)[i]);
     default: return from_int((int)(w[i / 2] >> (i % 2 ? 4 : 0) & 15) - 8);

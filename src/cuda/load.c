@@ -73,11 +73,16 @@ zq_status zq_device_take(const struct zq_device *d, void **p, size_t n_bytes, zq
 {
     if (!d || !*p) return ZQ_OK;
     void *there = d->plugin->alloc(d->queue, n_bytes);
-    if (!there) return zq_fail(err, ZQ_ENOMEM, "no memory on the device for %zu bytes", n_bytes);
-    d->plugin->upload(d->queue, there, *p, n_bytes);
+    if (there) d->plugin->upload(d->queue, there, *p, n_bytes);
     zq_free(*p);
     *p = there;
-    return ZQ_OK;
+    return there ? ZQ_OK : zq_fail(err, ZQ_ENOMEM, "no memory on the device for %zu bytes", n_bytes);
+}
+
+zq_status zq_device_wait(const struct zq_device *d, zq_error *err)
+{
+    const char *failure = d ? d->plugin->finish(d->queue) : NULL;
+    return failure ? zq_fail(err, ZQ_EIO, "%s", failure) : ZQ_OK;
 }
 
 void zq_device_free(const struct zq_device *d, void *p)

@@ -17,9 +17,11 @@ struct zq_device {
 zq_status zq_device_open(struct zq_device **out, const char *name, zq_error *err);
 void zq_device_close(struct zq_device *device); /* accepts NULL */
 
-/* Moves n bytes of host memory (of base/alloc.h) to the device: *p becomes the device's, the host's is released. Nothing happens
+/* Moves n bytes of host memory (of base/alloc.h) to the device: *p becomes the device's, NULL on failure; the host's is released. Nothing happens
  * without a device or for NULL. */
 zq_status zq_device_take(const struct zq_device *device, void **p, size_t n_bytes, zq_error *err);
+/* Waits for what take() has sent: sessions have queues of their own, which do not. ZQ_EIO if the device failed. Nothing without a device. */
+zq_status zq_device_wait(const struct zq_device *device, zq_error *err);
 /* zq_free() or the device's. */
 void zq_device_free(const struct zq_device *device, void *p);
 

@@ -16,6 +16,7 @@ struct zq_queue {
     void *pinned[2];      /* [ZQ_PINNED_BYTES] page-locked, on their way to the card until `sent` is over */
     cudaEvent_t sent[2];
     int turn;
+    bool recording;
     char sentence[200];
 };
 template <class A> static void launch(struct zq_queue *queue, void (*kernel)(const A), unsigned grid_x, unsigned grid_y, unsigned n_threads,
@@ -29,17 +30,21 @@ template <class A> static void launch(struct zq_queue *queue, void (*kernel)(con
 #define ZQ_SIMULATED true
 struct zq_queue {
     struct sim_device *device;
+    struct zq_graph *recording; /* NULL: what is launched runs at once */
 };
 template <class A> struct launched {
     void (*kernel)(const A);
     A args;
     static void body(const void *p) { ((const launched *)p)->kernel(((const launched *)p)->args); }
 };
+/* Runs or records; n_threads 0: no kernel, but something that the simulator does by itself. args: n_args bytes. */
+void zq_queue_launch(struct zq_queue *queue, unsigned grid_x, unsigned grid_y, unsigned n_threads, void (*body)(const void *), const void *args,
+                     size_t n_args);
 template <class A> static void launch(struct zq_queue *queue, void (*kernel)(const A), unsigned grid_x, unsigned grid_y, unsigned n_threads,
                                       const A &args)
 {
     const launched<A> l = {kernel, args};
-    sim_launch(queue->device, grid_x, grid_y, n_threads, launched<A>::body, &l);
+    zq_queue_launch(queue, grid_x, grid_y, n_threads, launched<A>::body, &l, sizeof l);
 }
 #endif
 
@@ -58,12 +63,19 @@ void zq_queue_copy(struct zq_queue *queue, void *to, const void *from, size_t n_
 const char *zq_queue_finish(struct zq_queue *queue);
 void zq_queue_start_clock(struct zq_queue *queue);
 double zq_queue_read_clock(struct zq_queue *queue);
+void zq_queue_begin_graph(struct zq_queue *queue);
+struct zq_graph *zq_queue_end_graph(struct zq_queue *queue);
+void zq_queue_run_graph(struct zq_queue *queue, struct zq_graph *graph);
+void zq_graph_free(struct zq_graph *graph);
 
 /* One file per group of kernels, so that they compile side by side. */
 void zq_launch_norm(struct zq_queue *queue, const struct zq_norm *a, size_t n_rows);
 void zq_launch_activate(struct zq_queue *queue, const struct zq_activate *a, size_t n_rows);
-void zq_launch_keep(struct zq_queue *queue, const struct zq_keep *a);
-void zq_launch_attend(struct zq_queue *queue, const struct zq_attend *a);
+void zq_launch_keep(struct zq_queue *queue, const struct zq_device_attention *a);
+void zq_launch_attend(struct zq_queue *queue, const struct zq_device_attention *a);
+void zq_launch_embed(struct zq_queue *queue, const struct zq_device_embed *a);
+void zq_launch_gather(struct zq_queue *queue, float *to, const float *from, const int32_t *rows, size_t n_rows, size_t n);
+void zq_launch_sample(struct zq_queue *queue, const struct zq_device_sample *a);
 struct product_args;
 void zq_launch_gemv(struct zq_queue *queue, const struct product_args &args, int bits, bool grouped);
 void zq_launch_gemm(struct zq_queue *queue, const struct product_args &args, int bits, bool grouped);

@@ -13,12 +13,20 @@ void zq_launch_activate(struct zq_queue *queue, const struct zq_activate *a, siz
     launch(queue, activate_rows, (unsigned)n_rows, 1, ROW_THREADS, *a);
 }
 
-void zq_launch_keep(struct zq_queue *queue, const struct zq_keep *a)
+template <class A>
+static void launch_cached(struct zq_queue *queue, const A &a, void (*const kernels[3])(const A), unsigned grid_y, unsigned n_threads)
 {
-    launch(queue, keep_tokens, (unsigned)a->n_tokens, 1, ROW_THREADS, *a);
+    launch(queue, kernels[a.cache.dtype == ZQ_I8 ? 2 : a.cache.dtype == ZQ_F16 ? 1 : 0], (unsigned)a.n_tokens, grid_y, n_threads, a);
 }
 
-void zq_launch_attend(struct zq_queue *queue, const struct zq_attend *a)
+void zq_launch_keep(struct zq_queue *queue, const struct zq_device_attention *a)
 {
-    launch(queue, attend_query, (unsigned)a->n_tokens, (unsigned)a->heads.n_heads, ATTEND_THREADS, *a);
+    static void (*const kernels[])(const struct zq_device_attention) = {keep_tokens<float>, keep_tokens<uint16_t>, keep_tokens<int8_t>};
+    launch_cached(queue, *a, kernels, 1, ROW_THREADS);
+}
+
+void zq_launch_attend(struct zq_queue *queue, const struct zq_device_attention *a)
+{
+    static void (*const kernels[])(const struct zq_device_attention) = {attend_query<float>, attend_query<uint16_t>, attend_query<int8_t>};
+    launch_cached(queue, *a, kernels, (unsigned)a->heads.n_heads, ATTEND_THREADS);
 }

@@ -6,6 +6,7 @@
 #ifndef ZQ_CUDA_ROWS_CUH
 #define ZQ_CUDA_ROWS_CUH
 
+#include "cuda/device.h"
 #include "cuda/math.cuh"
 
 enum { NORM_THREADS = 128, NORM_ROWS = NORM_THREADS / 16, ROW_THREADS = 256 };
@@ -109,20 +110,46 @@ DEVICE void rotate_pair(float *head, const struct zq_rotary *rotary, size_t posi
     head[at + to_b] = fma_rn(b, c, mul(a, s));
 }
 
-KERNEL(ROW_THREADS) keep_tokens(const struct zq_keep a)
+/* What a cache of type T keeps of a value; scale: of codes. */
+DEVICE void keep_value(float *p, float x, float scale) { *p = x, (void)scale; }
+DEVICE void keep_value(uint16_t *p, float x, float scale) { *p = half_bits(smaller(larger(x, -65504.0f), 65504.0f)), (void)scale; }
+DEVICE void keep_value(int8_t *p, float x, float scale) { *p = code_of(x, scale); }
+
+/* A warp takes a head at a time, so that INT8's scale is its own affair. */
+template <class T> KERNEL(ROW_THREADS) keep_tokens(const struct zq_device_attention a)
 {
     const struct zq_heads *h = &a.heads;
-    const size_t position = a.position + block_x(), half = a.rotary.n_rotated / 2, head_dim = h->head_dim;
+    const struct zq_device_token at = a.tokens[block_x()];
+    const size_t half = a.rotary.n_rotated / 2, head_dim = h->head_dim, lane = thread_x() % 32;
     float *token = a.qkv + (size_t)block_x() * a.ld;
+    if (!at.n_keys) return;
     for (size_t i = thread_x(); i < (h->n_heads + h->n_kv_heads) * half; i += ROW_THREADS) {
         const size_t head = i / half, kv = head - h->n_heads;
-        rotate_pair(token + (head < h->n_heads ? h->q_offset + head * h->q_stride : h->k_offset + kv * h->kv_stride), &a.rotary, position, i % half);
+        const size_t begin = head < h->n_heads ? h->q_offset + head * h->q_stride : h->k_offset + kv * h->kv_stride;
+        rotate_pair(token + begin, &a.rotary, at.position, i % half);
     }
     if (!MUTANT(3)) sync_block();
-    for (size_t i = thread_x(); i < h->n_kv_heads * head_dim; i += ROW_THREADS) {
-        const size_t head = i / head_dim, d = i % head_dim, tile = head * (a.kv.capacity / 16) + position / 16;
-        ((float *)a.kv.k)[(tile * head_dim + d) * 16 + position % 16] = token[h->k_offset + head * h->kv_stride + d];
-        ((float *)a.kv.v)[(head * a.kv.capacity + position) * head_dim + d] = token[h->v_offset + head * h->kv_stride + d];
+    const size_t first = (at.cache + a.layer_first) * h->n_kv_heads;
+    T *keys = (T *)a.cache.k + first * head_dim, *values = (T *)a.cache.v + first * head_dim;
+    for (size_t head = thread_x() / 32; head < h->n_kv_heads; head += ROW_THREADS / 32) {
+        const float *k = token + h->k_offset + head * h->kv_stride, *v = token + h->v_offset + head * h->kv_stride;
+        const size_t tile = head * (at.capacity / 16) + at.position / 16, row = head * at.capacity + at.position;
+        float k_scale = 1, v_scale = 1;
+        if (sizeof(T) == 1) {
+            float k_top = 0, v_top = 0;
+            for (size_t d = lane; d < head_dim; d += 32) {
+                k_top = larger(k_top, magnitude(k[d]));
+                v_top = larger(v_top, magnitude(v[d]));
+            }
+            k_scale = token_scale(warp_top(k_top));
+            v_scale = token_scale(warp_top(v_top));
+            if (lane == 0) a.cache.k_scale[first + row] = k_scale;
+            if (lane == 0) a.cache.v_scale[first + row] = v_scale;
+        }
+        for (size_t d = lane; d < head_dim; d += 32) {
+            keep_value(&keys[(tile * head_dim + d) * 16 + at.position % 16], k[d], k_scale);
+            keep_value(&values[row * head_dim + d], v[d], v_scale);
+        }
     }
 }
 

@@ -134,6 +134,44 @@ double zq_queue_read_clock(struct zq_queue *queue)
     return ok(queue, cudaEventElapsedTime(&ms, queue->clock[0], queue->clock[1])) ? ms : 0;
 }
 
+struct zq_graph {
+    cudaGraphExec_t exec;
+};
+
+void zq_queue_begin_graph(struct zq_queue *queue)
+{
+    queue->recording = ok(queue, cudaSetDevice(queue->index)) && !cudaStreamBeginCapture(queue->stream, cudaStreamCaptureModeThreadLocal);
+}
+
+/* A launch that failed while recording says nothing about the queue: recording is given up, and the error with it. */
+struct zq_graph *zq_queue_end_graph(struct zq_queue *queue)
+{
+    cudaGraph_t recorded = NULL;
+    if (!queue->recording) return NULL;
+    queue->recording = false;
+    struct zq_graph *graph = (struct zq_graph *)calloc(1, sizeof *graph);
+    const bool right = !cudaStreamEndCapture(queue->stream, &recorded) && recorded && !queue->error && graph &&
+                       !cudaGraphInstantiate(&graph->exec, recorded, 0);
+    if (recorded) cudaGraphDestroy(recorded);
+    if (right) return graph;
+    cudaGetLastError();
+    queue->error = cudaSuccess;
+    free(graph);
+    return NULL;
+}
+
+void zq_queue_run_graph(struct zq_queue *queue, struct zq_graph *graph)
+{
+    if (!queue->error) ok(queue, cudaGraphLaunch(graph->exec, queue->stream));
+}
+
+void zq_graph_free(struct zq_graph *graph)
+{
+    if (!graph) return;
+    cudaGraphExecDestroy(graph->exec);
+    free(graph);
+}
+
 #else
 
 int zq_queue_open(struct zq_queue **out, int index, uint64_t seed, char *why, size_t n_why)
@@ -161,13 +199,92 @@ void zq_queue_describe(struct zq_queue *queue, char *text, size_t n) { (void)que
 void *zq_queue_alloc(struct zq_queue *queue, size_t n) { return (void)queue, aligned_alloc(256, (n + 256) / 256 * 256); }
 void zq_queue_free(struct zq_queue *queue, void *p) { (void)queue, free(p); }
 
+/* A graph is the list of what was launched, each with a copy of its arguments. */
+struct zq_graph {
+    struct zq_recorded *first, **end;
+    bool failed;
+};
+struct zq_recorded {
+    struct zq_recorded *next;
+    unsigned grid_x, grid_y, n_threads;
+    void (*body)(const void *args); /* its arguments follow this struct */
+};
+
+static void run_launched(struct zq_queue *queue, unsigned grid_x, unsigned grid_y, unsigned n_threads, void (*body)(const void *), const void *args)
+{
+    if (n_threads) sim_launch(queue->device, grid_x, grid_y, n_threads, body, args);
+    else if (!sim_error(queue->device)) body(args);
+}
+
+void zq_queue_launch(struct zq_queue *queue, unsigned grid_x, unsigned grid_y, unsigned n_threads, void (*body)(const void *), const void *args,
+                     size_t n_args)
+{
+    struct zq_graph *graph = queue->recording;
+    if (!graph) {
+        run_launched(queue, grid_x, grid_y, n_threads, body, args);
+        return;
+    }
+    struct zq_recorded *r = (struct zq_recorded *)malloc(sizeof *r + n_args);
+    if (!r) {
+        graph->failed = true;
+        return;
+    }
+    r->next = NULL;
+    r->grid_x = grid_x, r->grid_y = grid_y, r->n_threads = n_threads, r->body = body;
+    memcpy(r + 1, args, n_args);
+    *graph->end = r;
+    graph->end = &r->next;
+}
+
+void zq_queue_begin_graph(struct zq_queue *queue)
+{
+    queue->recording = (struct zq_graph *)calloc(1, sizeof *queue->recording);
+    if (queue->recording) queue->recording->end = &queue->recording->first;
+}
+
+struct zq_graph *zq_queue_end_graph(struct zq_queue *queue)
+{
+    struct zq_graph *graph = queue->recording;
+    queue->recording = NULL;
+    if (!graph || !graph->failed) return graph;
+    zq_graph_free(graph);
+    return NULL;
+}
+
+void zq_queue_run_graph(struct zq_queue *queue, struct zq_graph *graph)
+{
+    for (const struct zq_recorded *r = graph->first; r; r = r->next) run_launched(queue, r->grid_x, r->grid_y, r->n_threads, r->body, r + 1);
+}
+
+void zq_graph_free(struct zq_graph *graph)
+{
+    if (!graph) return;
+    for (struct zq_recorded *r = graph->first, *next; r; r = next) {
+        next = r->next;
+        free(r);
+    }
+    free(graph);
+}
+
+struct copied {
+    void *to;
+    const void *from;
+    size_t n;
+};
+static void run_copied(const void *p) { memcpy(((const struct copied *)p)->to, ((const struct copied *)p)->from, ((const struct copied *)p)->n); }
+
 void zq_queue_copy(struct zq_queue *queue, void *to, const void *from, size_t n)
+{
+    const struct copied c = {to, from, n};
+    if (n) zq_queue_launch(queue, 0, 0, 0, run_copied, &c, sizeof c);
+}
+
+void zq_queue_upload(struct zq_queue *queue, void *to, const void *from, size_t n)
 {
     (void)queue;
     if (n) memcpy(to, from, n);
 }
-void zq_queue_upload(struct zq_queue *queue, void *to, const void *from, size_t n) { zq_queue_copy(queue, to, from, n); }
-void zq_queue_download(struct zq_queue *queue, void *to, const void *from, size_t n) { zq_queue_copy(queue, to, from, n); }
+void zq_queue_download(struct zq_queue *queue, void *to, const void *from, size_t n) { zq_queue_upload(queue, to, from, n); }
 
 const char *zq_queue_finish(struct zq_queue *queue) { return sim_error(queue->device); }
 void zq_queue_start_clock(struct zq_queue *queue) { (void)queue; }

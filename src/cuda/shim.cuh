@@ -17,6 +17,8 @@ struct chunk16 { uint32_t word[4]; };
 
 #if defined(__CUDACC__)
 
+#include <cuda_fp16.h>
+
 #define KERNEL(threads) static __global__ void __launch_bounds__(threads)
 #define KERNEL_RESIDENT(threads, blocks) static __global__ void __launch_bounds__(threads, blocks)
 #define DEVICE static __device__ __forceinline__
@@ -38,6 +40,11 @@ DEVICE float round_even(float a) { return rintf(a); }
 DEVICE float magnitude(float a) { return fabsf(a); }
 DEVICE float from_int(int32_t a) { return __int2float_rn(a); }
 DEVICE float bits_float(uint32_t a) { return __uint_as_float(a); }
+
+DEVICE uint32_t float_bits(float a) { return __float_as_uint(a); }
+DEVICE double exp_double(double a) { return exp(a); }
+DEVICE uint16_t half_bits(float a) { return __half_as_ushort(__float2half_rn(a)); }
+DEVICE float half_value(uint16_t a) { return __half2float(__ushort_as_half(a)); }
 
 DEVICE int32_t dot4(uint32_t a, uint32_t b, int32_t sum) { return __dp4a((int)a, (int)b, sum); }
 DEVICE int32_t shuffle(int32_t a, unsigned lane) { return __shfl_sync(0xffffffffu, a, (int)lane); }
@@ -75,6 +82,7 @@ DEVICE void multiply_add(int32_t d[4], const uint32_t a[4], const uint32_t b[2])
 
 #else /* g++ and the simulator */
 
+#include "base/half.h"
 #include "cuda/sim/sim.h"
 
 #include <math.h>
@@ -107,6 +115,11 @@ DEVICE float bits_float(uint32_t a)
     memcpy(&f, &a, 4);
     return f;
 }
+
+DEVICE uint32_t float_bits(float a) { return zq_float_bits(a); }
+DEVICE double exp_double(double a) { return exp(a); }
+DEVICE uint16_t half_bits(float a) { return zq_float_to_f16(a); }
+DEVICE float half_value(uint16_t a) { return zq_f16_to_float(a); }
 
 DEVICE int8_t byte_of(uint32_t word, unsigned i) { return (int8_t)(uint8_t)(word >> 8 * i); }
 

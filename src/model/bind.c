@@ -225,6 +225,35 @@ static void find_stored(struct binder *b)
 #endif
 }
 
+/* A table as floats on the device. */
+static void send_table(struct binder *b, float **out, const struct zq_tensor *t)
+{
+    if (b->status || !t) return;
+    *out = zq_alloc_array(t->n_values, sizeof(float));
+    if (!*out) {
+        b->status = zq_fail(b->err, ZQ_ENOMEM, "no memory for %s", t->name);
+        return;
+    }
+    b->m->kernels.to_float(*out, t->bytes, t->dtype, t->n_values);
+    b->status = zq_device_take(b->m->device, (void **)out, t->n_values * sizeof(float), b->err);
+}
+
+/* Embeddings are looked up where operators run. A tied head's matrix serves for them, too, if it is packed for float inputs. */
+static void send_embeddings(struct binder *b)
+{
+    struct zq_model *m = b->m;
+    struct zq_stored tokens = m->tokens;
+    if (b->status || !m->device || !b->packing.pack) return;
+    if (m->config.tied && zq_linear_exists(&m->head) && m->head.spec.a_bits != 8) m->lookup = &m->head;
+    else {
+        tokens.spec.a_bits = 16;
+        b->status = zq_linear_make(&m->device_tokens, &tokens, &b->packing, b->err);
+        m->lookup = &m->device_tokens;
+    }
+    send_table(b, &m->device_positions, m->positions);
+    send_table(b, &m->device_types, m->types);
+}
+
 static void bind_all(struct binder *b)
 {
     struct zq_model *m = b->m;
@@ -244,6 +273,7 @@ static void bind_all(struct binder *b)
         note_forms(&m->blocks[l]);
     }
     bind_heads(b);
+    send_embeddings(b);
 }
 
 zq_status zq_model_bind(struct zq_model *m, const zq_open_options *options, zq_error *err)
@@ -254,6 +284,7 @@ zq_status zq_model_bind(struct zq_model *m, const zq_open_options *options, zq_e
     find_stored(&b);
     b.packing = (struct zq_packing){&m->kernels, zq_thread_count(options->n_threads), !options->header_only, m->device, m->blas};
     if (!b.status) bind_all(&b);
+    if (!b.status) b.status = zq_device_wait(m->device, err);
     if (!b.status && options->note) note_extras(&b, options);
     m->ready = !b.status && !options->header_only;
     zq_free(b.used);

@@ -66,6 +66,8 @@ static void attention(struct zq_session *s, const struct zq_block *b, struct zq_
         .rotary = {.cos = s->cos, .sin = s->sin, .n_rotated = c->n_rotated, .pairs = c->arch->positions == ZQ_POS_ROTARY_PAIRS},
         .window = c->window, .causal = c->arch->causal, .scale = (float)(1 / sqrt((double)c->head_dim)),
         .spans = s->spans, .tiles = s->tiles, .n_tiles = s->n_tiles, .n_tokens = s->n_tokens,
+        .tokens = s->there.tokens, .cache = s->there.cache,
+        .layer_first = c->arch->causal ? (size_t)(b - s->model->blocks) * s->kv_capacity : 0,
     };
     zq_attention_run(&s->ops, &a, s->attended, b->o_in);
 }
@@ -97,7 +99,7 @@ void zq_block_forward(struct zq_session *s, size_t layer, size_t n_inputs)
     struct zq_rows in = post ? s->x : s->h;
 
     if (!post) norm(s, &b->norm1, s->h, parallel && !two_norms ? either(b->attention_in, b->ffn_in) : b->attention_in);
-    choose_caches(s, layer, n_inputs);
+    if (!s->model->device) choose_caches(s, layer, n_inputs);
     attention(s, b, in);
     if (parallel && two_norms) norm(s, &b->norm2, s->h2, b->ffn_in); /* reads x before attention is added to it */
     run_map(s, b, ZQ_O, s->attended, s->x.f, s->x.f, c->width);

@@ -9,13 +9,14 @@ static void select_rows(struct zq_session *s, const zq_input *inputs, size_t n_i
     const size_t width = s->model->config.width;
     const zq_model_kind kind = s->model->config.kind;
     size_t n = 0;
+    if (s->model->device) {
+        s->ops.plugin->gather(s->ops.queue, s->selected.f, s->x.f, s->there.rows, s->n_logit_rows, width);
+        return;
+    }
     for (size_t i = 0; i < n_inputs; i++) {
         const bool all = inputs[i].all_logits && kind != ZQ_ENCODER_CLASSIFY;
         const size_t first = all || kind == ZQ_ENCODER_CLASSIFY ? 0 : inputs[i].n - 1, count = all ? inputs[i].n : 1;
-        const float *from = s->x.f + (s->spans[i].row + first) * width;
-        float *to = s->selected.f + n * width;
-        if (s->ops.plugin) s->ops.plugin->copy(s->ops.queue, to, from, count * width * sizeof(float));
-        else memcpy(to, from, count * width * sizeof(float));
+        memcpy(s->selected.f + n * width, s->x.f + (s->spans[i].row + first) * width, count * width * sizeof(float));
         n += count;
     }
     s->n_logit_rows = n;
@@ -91,7 +92,7 @@ static void keep_last_hidden(struct zq_session *s)
 void zq_heads_forward(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
 {
     if (s->keep_hidden) keep_last_hidden(s);
-    s->n_logit_rows = 0;
+    if (!s->model->device) s->n_logit_rows = 0; /* a device knows them from the start */
     if (s->model->config.kind == ZQ_ENCODER) return;
     select_rows(s, inputs, n_inputs);
     switch (s->model->config.kind) {

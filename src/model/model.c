@@ -138,8 +138,10 @@ void zq_model_close(zq_model *m)
         free_norm(m, &m->blocks[l].norm2);
         for (int r = 0; r < ZQ_N_LINEARS; r++) zq_linear_free(&m->blocks[l].linear[r]);
     }
-    struct zq_linear *const around[] = {&m->project_in, &m->project_out, &m->head, &m->pooler, &m->classifier, &m->mlm_dense};
+    struct zq_linear *const around[] = {&m->project_in, &m->project_out, &m->head, &m->pooler, &m->classifier, &m->mlm_dense, &m->device_tokens};
     for (size_t i = 0; i < ZQ_LEN(around); i++) zq_linear_free(around[i]);
+    zq_device_free(m->device, m->device_positions);
+    zq_device_free(m->device, m->device_types);
     free_norm(m, &m->embed_norm);
     free_norm(m, &m->final_norm);
     free_norm(m, &m->mlm_norm);

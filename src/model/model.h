@@ -27,6 +27,9 @@ struct zq_model {
 
     struct zq_stored tokens;          /* looked up row by row */
     const struct zq_tensor *positions, *types; /* NULL: none */
+    struct zq_linear device_tokens;   /* on a device: the embedding, unless the head's matrix serves for it */
+    const struct zq_linear *lookup;   /* on a device: whichever it is */
+    float *device_positions, *device_types; /* on a device: the tables as floats */
     struct zq_linear project_in, project_out;  /* OPT-350m */
     struct zq_norm_weights embed_norm, final_norm;
     struct zq_block *blocks;          /* [n_layers] */

@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/rng.h"
 #include "base/status.h"
+#include "model/session.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -58,4 +59,36 @@ zq_status zq_sample(zq_sampler *s, const float *logits, size_t n, int32_t *id, z
     *id = c[i].id;
     zq_free(c);
     return ZQ_OK;
+}
+
+static zq_status sample_on_device(zq_session *s, zq_sampler *samplers, size_t n, int32_t *ids, zq_error *err)
+{
+    const struct zq_plugin *plugin = s->ops.plugin;
+    const struct zq_device_step *d = &s->there;
+    const size_t vocab = s->model->config.vocab;
+    for (size_t i = 0; i < n; i++) {
+        zq_sampler *from = &samplers[i];
+        const bool draws = from->temperature > 0;
+        d->host_choices[i] = (struct zq_device_choice){.temperature = draws ? from->temperature : 0, .top_p = from->top_p, .top_k = from->top_k,
+                                                       .u = draws ? zq_rng_float(&from->state) : 0};
+    }
+    const struct zq_device_sample args = {.logits = s->logits, .ld = vocab, .n = vocab, .n_rows = n, .choices = d->choices, .weights = d->weights,
+                                          .ids = d->ids};
+    plugin->upload(s->ops.queue, d->choices, d->host_choices, n * sizeof *d->choices);
+    plugin->sample(s->ops.queue, &args);
+    plugin->download(s->ops.queue, ids, d->ids, n * sizeof *ids);
+    const char *failure = plugin->finish(s->ops.queue);
+    return failure ? zq_fail(err, ZQ_EIO, "%s: %s", s->model->dir, failure) : ZQ_OK;
+}
+
+zq_status zq_session_sample(zq_session *s, zq_sampler *samplers, size_t n, int32_t *ids, zq_error *err)
+{
+    const struct zq_config *c = &s->model->config;
+    if (c->kind != ZQ_DECODER) return zq_fail(err, ZQ_EINVAL, "%s is no decoder: there is no next token", s->model->dir);
+    if (n != s->n_logit_rows) return zq_fail(err, ZQ_EINVAL, "%zu samplers for %zu rows of logits", n, s->n_logit_rows);
+    if (n > s->n_sequences) return zq_fail(err, ZQ_ELIMIT, "%zu rows to sample from, the session has %zu sequences", n, s->n_sequences);
+    if (s->model->device) return sample_on_device(s, samplers, n, ids, err);
+    zq_status st = ZQ_OK;
+    for (size_t i = 0; i < n && !st; i++) st = zq_sample(&samplers[i], s->logits + i * c->vocab, c->vocab, &ids[i], err);
+    return st;
 }

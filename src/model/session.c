@@ -76,12 +76,38 @@ static void carve_activations(struct zq_session *s, struct zq_carver *c, struct 
     s->host_x = NULL;
     if (c != here) {
         if (g->kind != ZQ_ENCODER) s->host_logits = zq_carve(here, R, row_bytes);
-        s->host_x = zq_carve_floats(here, T, max_size(D, g->embed_width));
+        if (!g->arch->causal) s->host_x = zq_carve_floats(here, T, D);
     }
     if (s->keep_hidden) s->hidden = zq_carve_floats(here, (g->n_layers + 1) * T, D);
     s->codes = zq_carve(here, max_size(D, g->embed_width), 1);
     s->row = zq_carve(here, D, sizeof(float));
     if (m->simulation) s->simulated = zq_carve_floats(here, T, m->simulation->widest);
+}
+
+/* Caches on a device are arrays over the positions of all sequences and layers. */
+static void carve_device_step(struct zq_session *s, struct zq_carver *c, struct zq_carver *here)
+{
+    const struct zq_config *g = &s->model->config;
+    struct zq_device_step *d = &s->there;
+    size_t values, scales;
+    d->cache.dtype = zq_kept_dtype(s);
+    if (!zq_mul(s->kv_capacity, g->n_kv_heads * g->head_dim * zq_dtype_bytes(d->cache.dtype), &values) ||
+        !zq_mul(s->kv_capacity, d->cache.dtype == ZQ_I8 ? g->n_kv_heads : 0, &scales)) {
+        c->overflow = true;
+        return;
+    }
+    d->cache.k = zq_carve(c, s->n_kv, values);
+    d->cache.v = zq_carve(c, s->n_kv, values);
+    d->cache.k_scale = zq_carve_floats(c, s->n_kv, scales);
+    d->cache.v_scale = zq_carve_floats(c, s->n_kv, scales);
+    const size_t step_bytes = s->max_batch_tokens * sizeof(struct zq_device_token) + s->max_logit_rows * sizeof(int32_t);
+    d->step = zq_carve(c, step_bytes, 1);
+    d->host_step = zq_carve(here, step_bytes, 1);
+    if (!g->arch->causal) return;
+    d->choices = zq_carve(c, s->n_sequences, sizeof *d->choices);
+    d->weights = zq_carve(c, s->n_sequences, g->vocab * sizeof *d->weights);
+    d->ids = zq_carve(c, s->n_sequences, sizeof *d->ids);
+    d->host_choices = zq_carve(here, s->n_sequences, sizeof *d->host_choices);
 }
 
 static void carve_state(struct zq_session *s, struct zq_carver *c, struct zq_carver *here)
@@ -91,7 +117,8 @@ static void carve_state(struct zq_session *s, struct zq_carver *c, struct zq_car
     s->kv_capacity = causal ? (s->max_length + 15) / 16 * 16 : s->max_batch_tokens + 16 * s->n_sequences;
     s->n_kv = causal ? s->n_sequences * g->n_layers : 1;
     if (!zq_mul(s->kv_capacity, zq_kept_bytes(s), &s->kv_bytes)) c->overflow = true;
-    s->kv = zq_carve(c, s->n_kv, s->kv_bytes);
+    if (s->ops.plugin) carve_device_step(s, c, here);
+    else s->kv = zq_carve(c, s->n_kv, s->kv_bytes);
     s->cos = zq_carve_floats(c, s->max_length, g->n_rotated / 2);
     s->sin = zq_carve_floats(c, s->max_length, g->n_rotated / 2);
     s->lengths = zq_carve(here, s->n_sequences, sizeof *s->lengths);
@@ -123,8 +150,6 @@ static zq_status resolve(struct zq_session *s, const zq_session_options *o, zq_e
     char why[256];
     if (!device) return ZQ_OK;
     s->ops.plugin = device->plugin;
-    if (s->kv_format != ZQ_KV_F32)
-        return zq_fail(err, ZQ_EUNSUPPORTED, "%s: on a device keys and values are kept as f32, not as %s", s->model->dir, zq_kv_name(s->kv_format));
     if (device->plugin->open(&s->ops.queue, device->index, 0, why, sizeof why)) return zq_fail(err, ZQ_EUNSUPPORTED, "%s", why);
     return ZQ_OK;
 }
@@ -194,6 +219,7 @@ void zq_session_close(zq_session *s)
     zq_team_free(s->ops.team);
     if (!s->ops.plugin) zq_free(s->memory);
     else if (s->ops.queue) {
+        zq_device_step_close(s);
         s->ops.plugin->free(s->ops.queue, s->memory);
         s->ops.plugin->close(s->ops.queue);
     }
@@ -262,24 +288,9 @@ void zq_session_fetch(const struct zq_session *s, float *to, const float *from, 
     else memcpy(to, from, n * sizeof *to);
 }
 
-/* Brings back what callers read, and says what went wrong, if something did. */
-static const char *finish_on_device(struct zq_session *s)
+void zq_step_forward(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
 {
     const struct zq_config *c = &s->model->config;
-    if (!s->ops.plugin) return NULL;
-    if (s->n_logit_rows)
-        zq_session_fetch(s, s->host_logits, s->logits, s->n_logit_rows * (c->kind == ZQ_ENCODER_CLASSIFY ? c->n_labels : c->vocab));
-    if (!c->arch->causal) zq_session_fetch(s, s->host_x, s->x.f, s->n_tokens * c->width);
-    return s->ops.plugin->finish(s->ops.queue);
-}
-
-zq_status zq_session_step(zq_session *s, const zq_input *inputs, size_t n_inputs, zq_error *err)
-{
-    const struct zq_config *c = &s->model->config;
-    zq_status st = check_inputs(s, inputs, n_inputs, err);
-    if (st) return st;
-    zq_alloc_freeze();
-    plan_step(s, inputs, n_inputs);
     zq_embed_inputs(s, inputs, n_inputs);
     for (size_t layer = 0; layer < c->n_layers; layer++) {
         if (s->keep_hidden)
@@ -287,7 +298,32 @@ zq_status zq_session_step(zq_session *s, const zq_input *inputs, size_t n_inputs
         zq_block_forward(s, layer, n_inputs);
     }
     zq_heads_forward(s, inputs, n_inputs);
-    const char *failure = finish_on_device(s);
+}
+
+/* Runs the step on the device, brings back what callers read (logits: when they are asked for), and says what went wrong, if something
+ * did. */
+static const char *step_on_device(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
+{
+    const struct zq_config *c = &s->model->config;
+    const size_t n_tokens = s->n_tokens;
+    zq_device_step_send(s, inputs, n_inputs);
+    const size_t padding = s->n_tokens - n_tokens;
+    zq_device_step_run(s, inputs, n_inputs);
+    s->n_tokens = n_tokens;
+    s->n_logit_rows -= padding;
+    if (s->host_x) zq_session_fetch(s, s->host_x, s->x.f, s->n_tokens * c->width);
+    return s->ops.plugin->finish(s->ops.queue);
+}
+
+zq_status zq_session_step(zq_session *s, const zq_input *inputs, size_t n_inputs, zq_error *err)
+{
+    const char *failure = NULL;
+    zq_status st = check_inputs(s, inputs, n_inputs, err);
+    if (st) return st;
+    zq_alloc_freeze();
+    plan_step(s, inputs, n_inputs);
+    if (s->model->device) failure = step_on_device(s, inputs, n_inputs);
+    else zq_step_forward(s, inputs, n_inputs);
     if (failure) {
         zq_alloc_thaw();
         s->n_tokens = s->n_logit_rows = 0;
@@ -303,9 +339,18 @@ void zq_session_memory_get(const zq_session *s, zq_session_memory *out)
     *out = (zq_session_memory){s->kv_format, s->n_kv * s->kv_bytes, s->n_bytes};
 }
 
+static size_t n_outputs(const struct zq_config *c)
+{
+    return c->kind == ZQ_ENCODER_CLASSIFY ? c->n_labels : c->vocab;
+}
+
 const float *zq_session_logits(const zq_session *s, size_t *n_rows)
 {
     if (n_rows) *n_rows = s->n_logit_rows;
+    if (s->model->device && s->n_logit_rows && !s->there.logits_fetched) {
+        zq_session_fetch(s, s->host_logits, s->logits, s->n_logit_rows * n_outputs(&s->model->config));
+        ((zq_session *)(uintptr_t)s)->there.logits_fetched = true; /* seen from outside, nothing has changed */
+    }
     return s->n_logit_rows ? s->host_logits : NULL;
 }
 

@@ -2,6 +2,7 @@
 #ifndef ZQ_MODEL_SESSION_H
 #define ZQ_MODEL_SESSION_H
 
+#include "model/device_step.h"
 #include "model/model.h"
 
 /* Sees what each linear map of the blocks is about to read: rows of activations, INT8 (q and scale) if the map's spec has a_bits 8, else
@@ -31,7 +32,7 @@ struct zq_session {
     float *projected;        /* [R, embed_width], only with project_out */
     float *logits;           /* [R, n_outputs] */
     float *host_logits;      /* the same here, where operators run on a device; else logits */
-    float *host_x;           /* [T, max(width, embed_width)] here: embeddings on their way in, last hidden states on theirs out; else NULL */
+    float *host_x;           /* encoders: [T, width] here, the last hidden states on their way out; else NULL */
     void *host_memory;       /* of what stays here while `memory` is on a device */
     float *hidden;           /* [n_layers + 1, T, D] with keep_hidden */
     int8_t *codes;           /* [max(width, embed_width)] scratch of one embedding row */
@@ -48,8 +49,9 @@ struct zq_session {
     size_t *slots;           /* [n_sequences] slot of each input of the step */
     struct zq_tile *tiles;
     size_t n_tiles;
+    struct zq_device_step there; /* where operators run on a device; takes the place of kv, and of spans and tiles for attention */
 
-    size_t n_tokens, n_logit_rows; /* of the latest step */
+    size_t n_tokens, n_logit_rows; /* of the latest step; while one runs on a device, with its padding */
 };
 
 /* Runs block `layer` on session->x, n_tokens rows; spans and tiles are those of the step. */
@@ -58,6 +60,7 @@ void zq_block_forward(struct zq_session *s, size_t layer, size_t n_inputs);
 /* Bytes of one position in the caches of one layer: even, so that 16 positions are a multiple of 32. */
 size_t zq_kept_bytes(const struct zq_session *s);
 const char *zq_kv_name(zq_kv_format kv);
+enum zq_dtype zq_kept_dtype(const struct zq_session *s); /* of keys and values */
 /* The cache that begins at `position` of the memory of cache number `index`, with room for `capacity` positions from there. */
 struct zq_kv zq_session_cache(const struct zq_session *s, size_t index, size_t position, size_t capacity);
 
@@ -66,6 +69,9 @@ void zq_embed_inputs(struct zq_session *s, const zq_input *inputs, size_t n_inpu
 
 /* Final norm and the head of the model: fills hidden[n_layers] if kept, and the logits. */
 void zq_heads_forward(struct zq_session *s, const zq_input *inputs, size_t n_inputs);
+
+/* The step itself, after its inputs were laid out: embeddings, blocks, head. */
+void zq_step_forward(struct zq_session *s, const zq_input *inputs, size_t n_inputs);
 
 /* Copies n floats that operators made to memory of this processor. */
 void zq_session_fetch(const struct zq_session *s, float *to, const float *from, size_t n);

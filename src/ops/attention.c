@@ -61,43 +61,36 @@ static void attend_range(void *work, size_t begin, size_t end, int thread)
     }
 }
 
-/* One launch per sequence. Decoding many sequences at once would want one for all of them. */
 static void attend_on_device(const struct zq_ops *ops, const struct zq_attention *a, struct zq_rows out)
 {
-    size_t n_spans = 0;
-    for (size_t row = 0; row < a->n_tokens; row += a->spans[n_spans++].n_tokens) {
-        const struct zq_span *s = &a->spans[n_spans];
-        const struct zq_keep keep = {
-            .qkv = a->qkv + s->row * a->ld_qkv, .ld = a->ld_qkv, .n_tokens = s->n_tokens, .position = s->position,
-            .heads = a->heads, .rotary = a->rotary, .kv = s->kv,
-        };
-        const struct zq_attend attend = {
-            .qkv = keep.qkv, .ld = a->ld_qkv, .n_tokens = s->n_tokens, .position = s->position, .n_keys = s->n_keys,
-            .window = a->window, .causal = a->causal, .scale = a->scale, .heads = a->heads, .kv = s->kv,
-            .out = out.f + s->row * out.ld, .ld_out = out.ld,
-        };
-        ops->plugin->keep(ops->queue, &keep);
-        ops->plugin->attend(ops->queue, &attend);
-    }
+    const struct zq_device_attention args = {
+        .qkv = a->qkv, .ld = a->ld_qkv, .n_tokens = a->n_tokens, .tokens = a->tokens, .heads = a->heads, .rotary = a->rotary,
+        .cache = a->cache, .layer_first = a->layer_first, .window = a->window, .causal = a->causal, .scale = a->scale,
+        .out = out.f, .ld_out = out.ld,
+    };
+    ops->plugin->keep(ops->queue, &args);
+    ops->plugin->attend(ops->queue, &args);
 }
 
-void zq_attention_run(const struct zq_ops *ops, const struct zq_attention *a, struct zq_rows out, struct zq_forms forms)
+static void attend_here(const struct zq_ops *ops, const struct zq_attention *a, struct zq_rows out, struct zq_forms forms)
 {
-    zq_watch_see(ops, NULL);
-    if (ops->plugin) {
-        attend_on_device(ops, a, out);
-        if (forms.q)
-            zq_activate_run(ops, ZQ_ACT_NONE, out.f, NULL, out.ld, a->n_tokens, a->heads.n_heads * a->heads.head_dim, out,
-                            (struct zq_forms){.q = true});
-        return;
-    }
     const int n_threads = zq_team_size(ops->team);
     const bool few = a->n_tiles < 4 * (size_t)n_threads && n_threads > 1;
     struct attention_work work = {ops, a, out, forms, few ? a->heads.n_kv_heads : 1};
     zq_team_run(ops->team, a->n_tiles, 1, keep_range, &work);
     zq_team_run(ops->team, a->n_tiles * work.n_head_groups, 1, attend_range, &work);
     if (few && forms.q) quantize_tokens(&work, 0, a->n_tokens);
-    const struct zq_event event = {
-        .op = ZQ_OP_ATTENTION, .n_rows = a->n_tokens, .n = a->heads.n_heads * a->heads.head_dim, .f = forms.f, .q = forms.q};
+}
+
+/* With a plug-in, quantizing is an operator of its own; one that has no tokens on a device only stands in for other operators. */
+void zq_attention_run(const struct zq_ops *ops, const struct zq_attention *a, struct zq_rows out, struct zq_forms forms)
+{
+    const size_t width = a->heads.n_heads * a->heads.head_dim;
+    const bool apart = ops->plugin && forms.q;
+    const struct zq_event event = {.op = ZQ_OP_ATTENTION, .n_rows = a->n_tokens, .n = width, .f = forms.f || apart, .q = forms.q && !apart};
+    zq_watch_see(ops, NULL);
+    if (ops->plugin && a->tokens) attend_on_device(ops, a, out);
+    else attend_here(ops, a, out, (struct zq_forms){.f = forms.f, .q = forms.q && !apart});
     zq_watch_see(ops, &event);
+    if (apart) zq_activate_run(ops, ZQ_ACT_NONE, out.f, NULL, out.ld, a->n_tokens, width, out, (struct zq_forms){.q = true});
 }

@@ -96,7 +96,7 @@ static void blas_range(void *work, size_t begin, size_t end, int thread)
 }
 #endif
 
-static enum zq_device_format device_format(struct zq_spec s)
+enum zq_device_format zq_device_format(struct zq_spec s)
 {
     if (s.w_bits == 16) return ZQ_DEVICE_FLOAT;
     if (s.a_bits == 8) return s.w_bits == 8 ? ZQ_DEVICE_W8A8 : ZQ_DEVICE_W4A8;
@@ -122,7 +122,7 @@ static void run_linear(const struct zq_ops *ops, const struct zq_linear *l, stru
     };
     if (ops->plugin) {
         if (l->spec.a_bits == 8) work.p.ld_x = zq_codes_ld(ops->plugin, x.ld);
-        ops->plugin->product(ops->queue, &work.p, device_format(l->spec));
+        ops->plugin->product(ops->queue, &work.p, zq_device_format(l->spec));
         return;
     }
     if (l->gemm) {

@@ -70,6 +70,8 @@ static inline bool zq_linear_exists(const struct zq_linear *l) { return l->w.n_r
 
 /* out [n, ld_out] = x W^T + bias (+ residual, which may be out). Takes the form of x that the map's spec asks for. */
 void zq_linear_run(const struct zq_ops *ops, const struct zq_linear *l, struct zq_rows x, size_t n, const float *residual, float *out, size_t ld_out);
+/* What a matrix of this spec is packed for on a device. */
+enum zq_device_format zq_device_format(struct zq_spec spec);
 /* Scratch floats per thread that a BLAS map needs; 0 for packed ones. */
 size_t zq_linear_thread_floats(const struct zq_linear *l);
 
@@ -111,6 +113,10 @@ struct zq_attention {
     const struct zq_tile *tiles; /* [n_tiles] */
     size_t n_tiles;
     size_t n_tokens;
+    /* on a device, instead of spans and tiles */
+    const struct zq_device_token *tokens; /* [n_tokens] */
+    struct zq_device_cache cache;
+    size_t layer_first;
 };
 /* Appends keys and values to the caches, then out's wanted forms = attention over them, all heads of a token in a row
  * (one INT8 scale across all heads). out.f is always used as the place of the float result. */

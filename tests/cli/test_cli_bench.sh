@@ -98,4 +98,14 @@ for list in '' 0 1, ,1 1.5 x 1,x; do
     run "$zq" bench $model --batch "$list"
     expect_error "list '$list'" 2 "--batch needs whole numbers"
 done
+# shellcheck disable=SC2086 # options
+run env CUDA_VISIBLE_DEVICES= "$zq" bench --shape gpt-350m --scheme w8a8 --embeddings int8 --layers 1 --seconds 0.01 --prompt 2 --decode 3 --device cuda --json
+expect_error "no GPU" 5 "device cuda"
+if [ -e "$build/libzq_cuda_host.so" ] && ! sanitized; then
+    "$zq" quantize $model -o "$tmp/q" --scheme w8a8 --quiet > /dev/null 2>&1
+    run "$zq" bench "$tmp/q" --seconds 0.01 --prompt 2 --decode 3 --device cuda-host --json
+    expect "on the simulated GPU: its name instead of a level, no limits" [ "$(value decode.1x2 level) $(value decode.1x2 limit)" = "cuda-host null" ]
+    run "$zq" bench "$tmp/q" --seconds 0.01 --prompt 2 --decode 1 --device cuda-host --ops --json
+    expect "operators are waited for there" at_least "$(value ops.decode.attention.1x2 median)" 0.001
+fi
 finish

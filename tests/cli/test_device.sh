@@ -45,4 +45,14 @@ done
 "$zq" generate "$tmp/q" -p 'Once upon a time' -n 8 --quiet > "$tmp/here" 2> /dev/null
 run "$zq" generate "$tmp/q" -p 'Once upon a time' -n 8 --quiet --device cuda-host
 expect_same "decoding token by token" "$tmp/here" "$stdout"
+"$zq" generate "$tmp/q" -p 'Once upon a time' -n 8 --temperature 0.9 --top-k 40 --top-p 0.9 --seed 5 --quiet > "$tmp/here" 2> /dev/null
+run "$zq" generate "$tmp/q" -p 'Once upon a time' -n 8 --temperature 0.9 --top-k 40 --top-p 0.9 --seed 5 --quiet --device cuda-host
+expect_same "sampling on the device" "$tmp/here" "$stdout"
+for kv in f16 int8; do
+    "$zq" generate "$tmp/q" -p 'Once upon a time' -n 4 --kv $kv --quiet > "$tmp/here" 2> /dev/null
+    run "$zq" generate "$tmp/q" -p 'Once upon a time' -n 4 --kv $kv --quiet --device cuda-host
+    expect_same "keys and values as $kv" "$tmp/here" "$stdout"
+done
+run "$build/check-device" "$tmp/q" --device cuda-host --text "$shared/models/stories260k/test.txt" --limit 16 --count 2
+expect_code "sequences of a batch against each alone" 0
 finish

@@ -1,18 +1,20 @@
 #!/bin/bash
-# mutants.sh ZQCHECK FOLDER: every plug-in with a planted fault (src/cuda, MUTANT(n)) must fail the checks with each of five seeds, and by
-# a wrong result, a complaint of the simulator or a read beside a buffer (139: a segmentation fault), not by a failure to start.
+# mutants.sh ZQCHECK FOLDER: every plug-in with a planted fault (src/cuda, MUTANT(n)) must fail the check of its operator with each of five
+# seeds, and by a wrong result, a complaint of the simulator or a read beside a buffer (139: a segmentation fault), not by a failure to start.
 set -u
 zqcheck=$1 n=0 missed=0
-for plugin in "$2"/libzq_cuda_mutant*.so; do
+operators=([1]=attention [2]=gemm [3]=attention [4]=activate [5]=gemm [6]=gemm [7]=gemm [8]=gemm [9]=activate [10]=gemm [11]=gemm
+           [12]=sample [13]=sample)
+for number in "${!operators[@]}"; do
     n=$((n + 1))
     for seed in 1 2 3 4 5; do
-        said=$("$zqcheck" --cuda-host --plugin "$plugin" --seed "$seed" 2>&1)
+        said=$("$zqcheck" --cuda-host --plugin "$2/libzq_cuda_mutant$number.so" --seed "$seed" "${operators[$number]}" 2>&1)
         status=$?
         if [ $status != 139 ] && { [ $status != 1 ] || ! grep -q '^FAIL' <<< "$said"; }; then
-            echo "$plugin, seed $seed: not caught: $said"
+            echo "fault $number, seed $seed: not caught: $said"
             missed=$((missed + 1))
         fi
     done
 done
 echo "$n planted faults, $missed runs missed one"
-[ $missed = 0 ] && [ $n = 11 ]
+[ $missed = 0 ] && [ $n = "$(find "$2" -name 'libzq_cuda_mutant*.so' | wc -l)" ]

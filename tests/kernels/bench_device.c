@@ -1,12 +1,10 @@
 /* zqcheck --cuda --bench: what products and attention reach on a GPU, in shares of limits measured in the same run: copying for what
  * reads weights, the fastest product of the run for what computes. Matrices rotate through more memory than the second-level cache holds.
  * In the simulator everything runs once, at a fraction of the size, so that the code is exercised; it has no time to print. */
-#include "check.h"
+#include "device.h"
 
 #include "base/rng.h"
-#include "cuda/device.h"
 #include "cuda/layout.h"
-#include "device.h"
 
 #include <stdio.h>
 #include <stdlib.h>

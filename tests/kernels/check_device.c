@@ -1,38 +1,23 @@
 /* Every operator of a device plug-in against plain C, in bits: zqcheck --cuda-host (the simulator) and --cuda[:N] (a GPU). In the
  * simulator device memory is ours, so operators work in the guarded buffers themselves; for a GPU buffers are copied over and back. */
-#include "check.h"
-
-#include "cuda/device.h"
-#include "cuda/layout.h"
 #include "device.h"
+
+#include "cuda/layout.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_COPIES = 16, PADDED = ZQ_DEVICE_ALIGN };
+enum { PADDED = ZQ_DEVICE_ALIGN };
 
-struct device {
-    const struct zq_plugin *plugin;
-    struct zq_queue *queue;
-    struct zq_kernels layouts;
-    struct check c;
-    struct {
-        void *on_device, *host;
-        size_t n_bytes;
-    } copies[MAX_COPIES];
-    size_t n_copies;
-};
-
-/* The device's view of a buffer of this case; NULL stays NULL. */
-static void *place(struct device *d, const void *host, size_t n_bytes)
+void *place(struct device *d, const void *host, size_t n_bytes)
 {
     if (!host || d->plugin->simulated) return (void *)(uintptr_t)host;
     for (size_t i = 0; i < d->n_copies; i++)
         if (d->copies[i].host == host) return d->copies[i].on_device;
     void *p = d->plugin->alloc(d->queue, n_bytes);
-    if (!p || d->n_copies == MAX_COPIES) {
+    if (!p || d->n_copies == ZQ_LEN(d->copies)) {
         fprintf(stderr, "zqcheck: no device memory\n");
         exit(1);
     }
@@ -43,8 +28,7 @@ static void *place(struct device *d, const void *host, size_t n_bytes)
     return p;
 }
 
-/* Waits, and brings back what lies on a device. */
-static void fetch(struct device *d)
+void fetch(struct device *d)
 {
     for (size_t i = 0; i < d->n_copies; i++) {
         d->plugin->download(d->queue, d->copies[i].host, d->copies[i].on_device, d->copies[i].n_bytes);
@@ -161,7 +145,7 @@ static const struct zq_gemm *slot(const struct zq_kernels *k, enum zq_device_for
     return slots[format];
 }
 
-static void *packed(struct check *c, const struct zq_gemm *g, struct zq_matrix w, const void *values, const float *scales)
+void *packed(struct check *c, const struct zq_gemm *g, struct zq_matrix w, const void *values, const float *scales)
 {
     w.packed = check_buffer(c, g->packed_bytes(&w), 64);
     const size_t value = w.dtype == ZQ_I8 ? 1 : zq_dtype_bytes(w.dtype), groups = w.k_group ? w.n_cols / w.k_group : 1;
@@ -278,34 +262,107 @@ static void device_float_input(struct device *d)
 
 /* ---- attention ---- */
 
+enum { SEQUENCES = 3, LAYERS = 2 };
+
+/* Tokens of several sequences, one behind the other, some of them padding; caches of two layers, each sequence's with a place of its own. */
 struct attention_case {
-    struct zq_keep keep;
-    struct zq_attend attend;
-    size_t n_qkv, n_kv, n_table, n_out;
+    struct zq_device_attention a;
+    struct zq_device_token *tokens;
+    struct {
+        size_t row, n_tokens, position, n_keys, cache, capacity;
+    } spans[SEQUENCES];
+    size_t layer, n_positions, n_qkv, n_table, n_out;
 };
 
 static struct attention_case make_attention(struct check *c)
 {
-    struct attention_case s = {.keep = {.n_tokens = 1 + check_random(c, 5), .position = CHECK_PICK(c, 0, 1, 15, 62, 63, 64, 100, 150)}};
-    struct zq_heads *h = &s.keep.heads;
+    struct attention_case s = {.layer = check_random(c, LAYERS), .n_positions = 16, .a.layer_first = 16};
+    struct zq_heads *h = &s.a.heads;
     h->n_kv_heads = 1 + check_random(c, 2);
     h->n_heads = h->n_kv_heads * (1 + check_random(c, 2));
     h->head_dim = CHECK_PICK(c, 2, 8, 20, 64, 130);
     h->q_stride = h->kv_stride = h->head_dim;
     h->k_offset = h->n_heads * h->head_dim;
     h->v_offset = h->k_offset + h->n_kv_heads * h->head_dim;
-    s.keep.ld = (h->n_heads + 2 * h->n_kv_heads) * h->head_dim + check_random(c, 3);
-    s.keep.kv.capacity = (s.keep.position + s.keep.n_tokens + 15) / 16 * 16;
-    s.keep.rotary = (struct zq_rotary){.n_rotated = check_coin(c) ? h->head_dim / 4 * 2 : 0, .pairs = check_coin(c)};
-    s.n_qkv = row_values(s.keep.n_tokens, s.keep.ld, (h->n_heads + 2 * h->n_kv_heads) * h->head_dim);
-    s.n_kv = h->n_kv_heads * s.keep.kv.capacity * h->head_dim;
-    s.n_table = s.keep.kv.capacity * (s.keep.rotary.n_rotated / 2);
-    s.attend = (struct zq_attend){.ld = s.keep.ld, .n_tokens = s.keep.n_tokens, .position = s.keep.position,
-                                  .n_keys = s.keep.position + s.keep.n_tokens, .causal = check_coin(c), .scale = 0.3f, .heads = *h,
-                                  .ld_out = h->n_heads * h->head_dim + check_random(c, 3)};
-    if (s.attend.causal && check_coin(c)) s.attend.window = 1 + check_random(c, 90);
-    s.n_out = row_values(s.keep.n_tokens, s.attend.ld_out, h->n_heads * h->head_dim);
+    s.a.ld = (h->n_heads + 2 * h->n_kv_heads) * h->head_dim + check_random(c, 3);
+    s.a.rotary = (struct zq_rotary){.n_rotated = check_coin(c) ? h->head_dim / 4 * 2 : 0, .pairs = check_coin(c)};
+    s.a.causal = check_coin(c);
+    s.a.scale = 0.3f;
+    if (s.a.causal && check_coin(c)) s.a.window = 1 + check_random(c, 90);
+    size_t most = 0;
+    for (size_t i = 0; i < SEQUENCES; i++) {
+        s.spans[i].row = s.a.n_tokens;
+        s.spans[i].n_tokens = check_random(c, 4) ? 1 + check_random(c, 3) : 0;
+        s.spans[i].position = CHECK_PICK(c, 0, 1, 15, 62, 63, 64, 100, 150);
+        s.spans[i].n_keys = s.spans[i].position + s.spans[i].n_tokens;
+        s.spans[i].capacity = (s.spans[i].n_keys + 15) / 16 * 16;
+        s.spans[i].cache = s.n_positions;
+        s.n_positions += LAYERS * s.spans[i].capacity;
+        s.a.n_tokens += s.spans[i].n_tokens;
+        if (s.spans[i].capacity > most) most = s.spans[i].capacity;
+    }
+    s.a.n_tokens += s.a.n_tokens == 0 || check_coin(c); /* padding */
+    s.tokens = check_buffer(c, s.a.n_tokens * sizeof *s.tokens, sizeof(uint64_t));
+    for (size_t t = 0; t < s.a.n_tokens; t++) s.tokens[t] = (struct zq_device_token){.capacity = 16};
+    for (size_t i = 0; i < SEQUENCES; i++)
+        for (size_t t = 0; t < s.spans[i].n_tokens; t++)
+            s.tokens[s.spans[i].row + t] = (struct zq_device_token){
+                .cache = s.spans[i].cache + s.layer * s.spans[i].capacity - s.a.layer_first, .capacity = (uint32_t)s.spans[i].capacity,
+                .position = (uint32_t)(s.spans[i].position + t), .n_keys = (uint32_t)s.spans[i].n_keys};
+    s.n_qkv = row_values(s.a.n_tokens, s.a.ld, (h->n_heads + 2 * h->n_kv_heads) * h->head_dim);
+    s.n_table = most * (s.a.rotary.n_rotated / 2);
+    s.a.ld_out = h->n_heads * h->head_dim + check_random(c, 3);
+    s.n_out = row_values(s.a.n_tokens, s.a.ld_out, h->n_heads * h->head_dim);
     return s;
+}
+
+/* Arrays of a cache of one kind; random as they are before this step. */
+static struct zq_device_cache make_cache(struct check *c, enum zq_dtype dtype, size_t n, size_t n_scales)
+{
+    struct zq_device_cache r = {.dtype = dtype};
+    void **const values[] = {&r.k, &r.v};
+    for (int i = 0; i < 2; i++) {
+        const float *x = check_floats(c, n, VALUES_NORMAL);
+        if (dtype == ZQ_I8) *values[i] = check_codes(c, n, -127, 127);
+        else zq_from_float(*values[i] = check_buffer(c, n * zq_dtype_bytes(dtype), 64), dtype, x, n);
+    }
+    r.k_scale = dtype == ZQ_I8 ? check_floats(c, n_scales, VALUES_NORMAL) : NULL;
+    r.v_scale = dtype == ZQ_I8 ? check_floats(c, n_scales, VALUES_NORMAL) : NULL;
+    return r;
+}
+
+static struct zq_device_cache copy_cache(struct check *c, struct zq_device_cache from, size_t n, size_t n_scales)
+{
+    const size_t n_bytes = n * zq_dtype_bytes(from.dtype);
+    from.k = copy_of(c, from.k, n_bytes, 64);
+    from.v = copy_of(c, from.v, n_bytes, 64);
+    if (from.k_scale) from.k_scale = copy_of(c, from.k_scale, n_scales * sizeof(float), sizeof(float));
+    if (from.v_scale) from.v_scale = copy_of(c, from.v_scale, n_scales * sizeof(float), sizeof(float));
+    return from;
+}
+
+/* Plain C, sequence by sequence. */
+static void plain_attention(struct device *d, const struct attention_case *s, float *qkv, const struct zq_device_cache *cache, float *out)
+{
+    const struct zq_heads *h = &s->a.heads;
+    const size_t width = h->n_kv_heads * h->head_dim * zq_dtype_bytes(cache->dtype);
+    float *scratch = check_buffer(&d->c, d->layouts.attend_scratch(h) * sizeof(float), 64);
+    for (size_t t = 0; t < s->a.n_tokens; t++)
+        if (!s->tokens[t].n_keys) memset(out + t * s->a.ld_out, 0, h->n_heads * h->head_dim * sizeof *out);
+    for (size_t i = 0; i < SEQUENCES; i++) {
+        const size_t n = s->spans[i].n_tokens, at = s->spans[i].cache + s->layer * s->spans[i].capacity;
+        const struct zq_kv kv = {.dtype = cache->dtype, .k = (char *)cache->k + at * width, .v = (char *)cache->v + at * width,
+                                 .k_scale = cache->k_scale ? cache->k_scale + at * h->n_kv_heads : NULL,
+                                 .v_scale = cache->v_scale ? cache->v_scale + at * h->n_kv_heads : NULL, .capacity = s->spans[i].capacity};
+        const struct zq_keep keep = {.qkv = qkv + s->spans[i].row * s->a.ld, .ld = s->a.ld, .n_tokens = n, .position = s->spans[i].position,
+                                     .heads = *h, .rotary = s->a.rotary, .kv = kv};
+        const struct zq_attend attend = {.qkv = keep.qkv, .ld = keep.ld, .n_tokens = n, .position = keep.position, .n_keys = s->spans[i].n_keys,
+                                         .window = s->a.window, .causal = s->a.causal, .scale = s->a.scale, .heads = *h, .kv = keep.kv,
+                                         .out = out + s->spans[i].row * s->a.ld_out, .ld_out = s->a.ld_out, .scratch = scratch};
+        if (!n) continue;
+        d->layouts.keep(&keep, 0, n);
+        d->layouts.attend(&attend, 0, n, 0, h->n_heads);
+    }
 }
 
 static void device_attention(struct device *d)
@@ -314,35 +371,33 @@ static void device_attention(struct device *d)
     for (size_t i = 0; i < 30 && !c->failed; i++) {
         check_begin(c);
         struct attention_case s = make_attention(c);
-        float *qkv[2] = {check_floats(c, s.n_qkv, VALUES_NORMAL)}, *k[2] = {check_floats(c, s.n_kv, VALUES_NORMAL)};
-        float *v[2] = {check_floats(c, s.n_kv, VALUES_NORMAL)}, *out[2];
+        const enum zq_dtype dtype = (enum zq_dtype[]){ZQ_F32, ZQ_F16, ZQ_I8}[i % 3];
+        const size_t n_scales = s.n_positions * s.a.heads.n_kv_heads, n_kv = n_scales * s.a.heads.head_dim, kv_bytes = n_kv * zq_dtype_bytes(dtype);
+        const size_t scale_bytes = n_scales * sizeof(float);
+        const struct zq_device_cache got = make_cache(c, dtype, n_kv, n_scales), want = copy_cache(c, got, n_kv, n_scales);
+        float *qkv[2] = {check_floats(c, s.n_qkv, VALUES_NORMAL)}, *out[2];
         const float *cosines = check_floats(c, s.n_table, VALUES_NORMAL), *sines = check_floats(c, s.n_table, VALUES_NORMAL);
         qkv[1] = copy_of(c, qkv[0], s.n_qkv * sizeof(float), sizeof(float));
-        k[1] = copy_of(c, k[0], s.n_kv * sizeof(float), 64);
-        v[1] = copy_of(c, v[0], s.n_kv * sizeof(float), 64);
         for (int j = 0; j < 2; j++) out[j] = check_buffer(c, s.n_out * sizeof(float), sizeof(float));
-        for (int j = 1; j >= 0; j--) { /* 1: C */
-            s.keep.qkv = j ? qkv[1] : place(d, qkv[0], s.n_qkv * sizeof(float));
-            s.keep.rotary.cos = j ? cosines : place(d, cosines, s.n_table * sizeof(float));
-            s.keep.rotary.sin = j ? sines : place(d, sines, s.n_table * sizeof(float));
-            s.keep.kv.k = j ? k[1] : place(d, k[0], s.n_kv * sizeof(float));
-            s.keep.kv.v = j ? v[1] : place(d, v[0], s.n_kv * sizeof(float));
-            s.attend.qkv = s.keep.qkv;
-            s.attend.kv = s.keep.kv;
-            s.attend.out = j ? out[1] : place(d, out[0], s.n_out * sizeof(float));
-            if (!j) {
-                d->plugin->keep(d->queue, &s.keep);
-                d->plugin->attend(d->queue, &s.attend);
-                continue;
-            }
-            s.attend.scratch = check_buffer(c, d->layouts.attend_scratch(&s.keep.heads) * sizeof(float), 64);
-            d->layouts.keep(&s.keep, 0, s.keep.n_tokens);
-            d->layouts.attend(&s.attend, 0, s.keep.n_tokens, 0, s.keep.heads.n_heads);
-        }
+        s.a.rotary.cos = cosines;
+        s.a.rotary.sin = sines;
+        plain_attention(d, &s, qkv[1], &want, out[1]);
+
+        s.a.rotary.cos = place(d, cosines, s.n_table * sizeof(float));
+        s.a.rotary.sin = place(d, sines, s.n_table * sizeof(float));
+        s.a.tokens = place(d, s.tokens, s.a.n_tokens * sizeof *s.tokens);
+        s.a.qkv = place(d, qkv[0], s.n_qkv * sizeof(float));
+        s.a.cache = (struct zq_device_cache){dtype, place(d, got.k, kv_bytes), place(d, got.v, kv_bytes), place(d, got.k_scale, scale_bytes),
+                                             place(d, got.v_scale, scale_bytes)};
+        s.a.out = place(d, out[0], s.n_out * sizeof(float));
+        d->plugin->keep(d->queue, &s.a);
+        d->plugin->attend(d->queue, &s.a);
         fetch(d);
         check_same_floats(c, qkv[0], qkv[1], s.n_qkv, "qkv");
-        check_same_floats(c, k[0], k[1], s.n_kv, "keys");
-        check_same_floats(c, v[0], v[1], s.n_kv, "values");
+        check_same_bytes(c, got.k, want.k, kv_bytes, "keys");
+        check_same_bytes(c, got.v, want.v, kv_bytes, "values");
+        if (dtype == ZQ_I8) check_same_floats(c, got.k_scale, want.k_scale, n_scales, "scales of keys");
+        if (dtype == ZQ_I8) check_same_floats(c, got.v_scale, want.v_scale, n_scales, "scales of values");
         check_same_floats(c, out[0], out[1], s.n_out, "out");
     }
 }
@@ -352,7 +407,8 @@ static const struct {
     void (*run)(struct device *d);
 } operators[] = {
     {"norm", device_norm}, {"activate", device_activate}, {"gemm_w8_a8", device_w8a8}, {"gemm_w4_a8", device_w4a8},
-    {"float_input", device_float_input}, {"attention", device_attention},
+    {"float_input", device_float_input}, {"attention", device_attention}, {"embed", device_embed}, {"gather", device_gather},
+    {"sample", device_sample}, {"graph", device_graph},
 };
 
 int check_device(const char *path, int index, uint64_t seed, const char *filter, enum errand errand)

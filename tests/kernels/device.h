@@ -2,13 +2,36 @@
 #ifndef ZQ_CHECK_DEVICE_H
 #define ZQ_CHECK_DEVICE_H
 
-#include <stdint.h>
+#include "check.h"
 
-struct zq_plugin;
-struct zq_queue;
+#include "cuda/device.h"
 
-/* Checks every operator of the plug-in at `path` against plain C; the exit code of the program. other
- * errands: what it is, or how fast. */
+/* A plug-in under test. In the simulator device memory is ours, so operators work in the guarded buffers themselves. */
+struct device {
+    const struct zq_plugin *plugin;
+    struct zq_queue *queue;
+    struct zq_kernels layouts; /* plain C, but for packers */
+    struct check c;
+    struct {
+        void *on_device, *host;
+        size_t n_bytes;
+    } copies[16];
+    size_t n_copies;
+};
+
+/* The device's view of a buffer of this case; NULL stays NULL. */
+void *place(struct device *d, const void *host, size_t n_bytes);
+/* Waits, brings back what lies on a device, and ends the case there. */
+void fetch(struct device *d);
+/* Values [n_rows, n_cols] and scales packed by g, in a buffer of this case. */
+void *packed(struct check *c, const struct zq_gemm *g, struct zq_matrix w, const void *values, const float *scales);
+
+void device_embed(struct device *d);
+void device_gather(struct device *d);
+void device_sample(struct device *d);
+void device_graph(struct device *d);
+
+/* Checks every operator of the plug-in at `path` against plain C; the exit code of the program. Other errands: what it is, or how fast. */
 enum errand { ERRAND_CHECK, ERRAND_DESCRIBE, ERRAND_BENCH };
 int check_device(const char *path, int index, uint64_t seed, const char *filter, enum errand errand);
 /* Prints a table of times and rates instead; nonzero if something failed. */
