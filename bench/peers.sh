@@ -7,6 +7,7 @@
 #   ZQ_WORK          converted models and what was measured already, default build/peers; --fresh measures again
 #   ZQ_ROUNDS        how often everybody has a turn, default 3: the figure is the median of the rounds' medians
 #   ZQ_SECONDS       length of one measurement, default 3
+#   ZQ_SHAPES        of the encoders, sequences x tokens, for example "1x32 1x128"; default: those of the table
 #   ZQ_THREADS       threads of everybody, default all cores
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -82,8 +83,8 @@ for stage in $stages; do
     for round in $(seq "$rounds"); do
         echo "$stage, round $round of $rounds" >&2
         case $stage in
-            bert) shape=bert-base encoder bert 12 768 3072 12 1x128 16x128 1x32 1x384 ;;
-            minilm) shape=minilm encoder minilm 6 384 1536 12 1x128 16x128 ;;
+            bert) shape=bert-base encoder bert 12 768 3072 12 ${ZQ_SHAPES:-1x32 1x128 16x128 1x384} ;;
+            minilm) shape=minilm encoder minilm 6 384 1536 12 ${ZQ_SHAPES:-1x128 16x128} ;;
             gpt) shape=gpt-350m decoder gpt ;;
             *) echo "no stage '$stage': bert, minilm, gpt" >&2; exit 2 ;;
         esac
