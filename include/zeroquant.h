@@ -412,6 +412,8 @@ typedef struct zq_quantize_options {
     const char *loss;        /* "mse" (NULL) or "kl" */
     float holdout;           /* share of the samples that only judge; 0: 0.1 */
     uint64_t seed;
+    float time_budget;       /* minutes for this job: how many iterations of each block fit, at most `iterations`, is measured once and kept for
+                              * resume; 0: no bound */
     uint64_t memory_bytes;   /* bound on resident memory; 0: none given */
     int n_threads;
     bool dry_run;            /* plan only: nothing is written */

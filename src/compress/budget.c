@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/rng.h"
+#include "compress/lesson.h"
 #include "quant/encode.h"
 #include "quant/pack.h"
 
@@ -132,6 +133,6 @@ zq_status zq_budget_seconds(double *out, const struct zq_plan *plan, int n_threa
         if (*seconds < 0) return zq_fail(err, ZQ_ENOMEM, "%s: no memory to time the coding of its weights", plan->ckpt->dir);
         coding += *seconds * (double)item->tensor->n_values;
     }
-    *out = coding / n_threads + read / read_per_s + written / written_per_s;
+    *out = coding / n_threads + read / read_per_s + written / written_per_s + zq_lesson_seconds(plan, n_threads);
     return ZQ_OK;
 }

@@ -29,10 +29,8 @@ struct job {
     struct zq_sidefiles sidefiles;
     struct zq_place place;
     json_t *identity;
-    double *relative_errors; /* [plan.n_items] */
+    struct zq_record record; /* how far it has come; n_runs, seconds and memory_bytes are those of earlier runs */
     struct zq_lesson *lesson; /* NULL: no distillation, or not begun */
-    json_t *blocks;          /* what it said of each block */
-    size_t n_done;           /* shards that are durable and in the journal */
     size_t first_layer;      /* that this run distils */
     double taught_from;      /* seconds after the start */
     bool began;              /* this run has changed something in the directory of work */
@@ -72,6 +70,23 @@ static zq_status tick(void *user, uint64_t n_bytes, zq_error *err)
     return zq_fail(err, ZQ_ECANCELLED, "cancelled after %zu of %zu tensors", job->progress.tensors_done, job->progress.n_tensors);
 }
 
+/* What journal and page say of all runs together. */
+static struct zq_record so_far(const struct job *job)
+{
+    struct zq_record all = job->record;
+    const uint64_t peak = zq_budget_peak();
+    all.n_runs++;
+    all.seconds += seconds_since(&job->start);
+    if (peak > all.memory_bytes) all.memory_bytes = peak;
+    return all;
+}
+
+static zq_status note_progress(const struct job *job, zq_error *err)
+{
+    const struct zq_record all = so_far(job);
+    return zq_journal_write(job->place.partial, job->identity, &job->plan, &all, err);
+}
+
 /* ---- what is there already ---------------------------------------------------------------------------------------- */
 
 static zq_status identify(struct job *job, zq_error *err)
@@ -91,7 +106,7 @@ static zq_status compare_output(struct job *job, const char *out, zq_error *err)
     zq_status st = zq_journal_read(&record, out, ZQ_REPORT_NAME, err);
     if (!st && !record) return zq_fail(err, ZQ_EEXIST, "%s exists already and holds no " ZQ_REPORT_NAME ": --force replaces it", out);
     if (!st) st = zq_run_compare(record, job->identity, out, err);
-    if (!st) st = zq_journal_load(record, &job->plan, &job->n_done, job->relative_errors, job->blocks, out, err);
+    if (!st) st = zq_journal_load(&job->record, record, &job->plan, out, err);
     job->nothing_to_do = !st;
     json_decref(record);
     return st;
@@ -113,13 +128,13 @@ static zq_status meet_output(struct job *job, zq_error *err)
 /* Shards whose files are there as they were written; a journal cannot know what was done to them since. */
 static zq_status count_intact(struct job *job, zq_error *err)
 {
-    for (size_t s = 0; s < job->n_done; s++) {
+    for (size_t s = 0; s < job->record.n_shards; s++) {
         char *path = zq_path_join(job->place.partial, job->plan.shards[s].name);
         if (!path) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for a path", job->place.partial);
         struct stat info;
         const bool intact = !stat(path, &info) && (uint64_t)info.st_size > job->plan.shards[s].bytes_out;
         zq_free(path);
-        if (!intact) job->n_done = s;
+        if (!intact) job->record.n_shards = s;
     }
     return ZQ_OK;
 }
@@ -144,18 +159,18 @@ static char *streams_path(const struct job *job, size_t layer, zq_error *err)
 static zq_status count_taught(struct job *job, zq_error *err)
 {
     if (!job->plan.lesson.method) return ZQ_OK;
-    const size_t layer = layer_of(job, job->n_done);
+    const size_t layer = layer_of(job, job->record.n_shards);
     if (layer != SIZE_MAX && layer) {
         char *path = streams_path(job, layer, err);
         if (!path) return ZQ_ENOMEM;
         struct stat info;
         if (stat(path, &info) || (uint64_t)info.st_size != zq_lesson_stream_bytes(&job->plan))
-            while (job->n_done && layer_of(job, job->n_done)) job->n_done--;
+            while (job->record.n_shards && layer_of(job, job->record.n_shards)) job->record.n_shards--;
         zq_free(path);
     }
-    size_t n_blocks = layer_of(job, job->n_done);
-    if (n_blocks == SIZE_MAX) n_blocks = job->n_done == job->plan.n_shards ? job->plan.config.n_layers : 0;
-    while (json_array_size(job->blocks) > n_blocks) json_array_remove(job->blocks, json_array_size(job->blocks) - 1);
+    size_t n_blocks = layer_of(job, job->record.n_shards);
+    if (n_blocks == SIZE_MAX) n_blocks = job->record.n_shards == job->plan.n_shards ? job->plan.config.n_layers : 0;
+    while (json_array_size(job->record.blocks) > n_blocks) json_array_remove(job->record.blocks, json_array_size(job->record.blocks) - 1);
     return ZQ_OK;
 }
 
@@ -167,7 +182,7 @@ static zq_status recover(struct job *job, zq_error *err)
     zq_status st = zq_journal_read(&record, dir, ZQ_JOURNAL_NAME, err);
     if (!st && !record) st = zq_journal_read(&record, dir, ZQ_REPORT_NAME, err); /* it was stopped just before its end */
     if (!st && record) st = zq_run_compare(record, job->identity, dir, err);
-    if (!st && record) st = zq_journal_load(record, &job->plan, &job->n_done, job->relative_errors, job->blocks, dir, err);
+    if (!st && record) st = zq_journal_load(&job->record, record, &job->plan, dir, err);
     if (!st) st = count_intact(job, err);
     if (!st) st = count_taught(job, err);
     json_decref(record);
@@ -177,22 +192,22 @@ static zq_status recover(struct job *job, zq_error *err)
 /* Leaves finished shards and their journal in the directory of work, and nothing else. */
 static zq_status clear(struct job *job, zq_error *err)
 {
-    char **keep = zq_alloc_array(job->n_done + 2, sizeof *keep);
+    char **keep = zq_alloc_array(job->record.n_shards + 2, sizeof *keep);
     if (!keep) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for the list of shards", job->place.partial);
     char journal[] = ZQ_JOURNAL_NAME, streams[48];
-    snprintf(streams, sizeof streams, STREAMS_NAME, layer_of(job, job->n_done));
-    for (size_t s = 0; s < job->n_done; s++) keep[s] = job->plan.shards[s].name;
-    keep[job->n_done] = journal;
-    keep[job->n_done + 1] = streams;
+    snprintf(streams, sizeof streams, STREAMS_NAME, layer_of(job, job->record.n_shards));
+    for (size_t s = 0; s < job->record.n_shards; s++) keep[s] = job->plan.shards[s].name;
+    keep[job->record.n_shards] = journal;
+    keep[job->record.n_shards + 1] = streams;
     bool removed;
     job->began = true;
     /* a run that was stopped just before its end has a report instead of a journal, and fewer shards may be intact than it says */
     zq_status st = ZQ_OK;
-    if (job->n_done)
-        st = zq_journal_write(job->place.partial, job->identity, &job->plan, job->n_done, job->relative_errors, job->blocks, err);
-    if (!st) st = zq_place_clear(&job->place, keep, job->n_done ? job->n_done + 2 : 0, &removed, err);
+    if (job->record.n_shards)
+        st = note_progress(job, err);
+    if (!st) st = zq_place_clear(&job->place, keep, job->record.n_shards ? job->record.n_shards + 2 : 0, &removed, err);
     if (!st && removed && !job->options->resume) note(job, "removed what an interrupted run had left in %s", job->place.partial);
-    if (!st && job->n_done) note(job, "continuing after %zu of %zu shards", job->n_done, job->plan.n_shards);
+    if (!st && job->record.n_shards) note(job, "continuing after %zu of %zu shards", job->record.n_shards, job->plan.n_shards);
     zq_free(keep);
     return st;
 }
@@ -201,7 +216,8 @@ static zq_status need_space(const struct job *job, zq_error *err)
 {
     enum { REST = 1 << 20 }; /* headers, index, report */
     uint64_t n_bytes = REST + 2 * zq_lesson_stream_bytes(&job->plan); /* new ones are there before old ones go */
-    for (size_t s = job->n_done; s < job->plan.n_shards; s++) n_bytes += job->plan.shards[s].bytes_out;
+    if (job->means.scratch_dir) n_bytes += zq_lesson_stream_bytes(&job->plan) / 2 * 3;
+    for (size_t s = job->record.n_shards; s < job->plan.n_shards; s++) n_bytes += job->plan.shards[s].bytes_out;
     return zq_place_need(&job->place, n_bytes, err);
 }
 
@@ -211,7 +227,7 @@ static zq_status enter(struct job *job, zq_error *err)
     if (!st && job->options->resume) st = recover(job, err);
     if (!st) st = clear(job, err);
     if (!st) st = need_space(job, err);
-    job->resumed = !st && job->n_done;
+    job->resumed = !st && job->record.n_shards;
     return st;
 }
 
@@ -232,9 +248,10 @@ static zq_status begin_shard(const struct job *job, const struct zq_shard *shard
 
 static zq_status remember_block(struct job *job, size_t layer, const struct zq_lesson_block *b, zq_error *err)
 {
-    json_t *entry = json_pack("{s:I, s:o, s:o, s:b}", "layer", (json_int_t)layer, "before", zq_json_error(b->before), "after",
-                              zq_json_error(b->after), "fell_back", b->fell_back);
-    if (!entry || json_array_append_new(job->blocks, entry)) return zq_fail(err, ZQ_ENOMEM, "no memory for the report of block %zu", layer);
+    json_t *entry = json_pack("{s:I, s:o, s:o, s:b, s:o, s:o, s:o}", "layer", (json_int_t)layer, "before", zq_number_json(b->before), "after",
+                              zq_number_json(b->after), "fell_back", b->fell_back, "drift_learned", zq_number_json(b->drift_learned), "drift_held",
+                              zq_number_json(b->drift_held), "token_ranges", zq_box_json(&b->tokens));
+    if (!entry || json_array_append_new(job->record.blocks, entry)) return zq_fail(err, ZQ_ENOMEM, "no memory for the report of block %zu", layer);
     const size_t n = job->plan.config.n_layers, n_left = n - layer - 1;
     const double seconds = seconds_since(&job->start) - job->taught_from;
     const char *kept = !b->fell_back ? "" : b->after < b->before ? ", training no better: kept as it found it" : ", kept as it began";
@@ -242,6 +259,18 @@ static zq_status remember_block(struct job *job, size_t layer, const struct zq_l
          b->before > 0 ? 100 * b->after / b->before : 100.0, kept,
          seconds / (double)(layer + 1 - job->first_layer) * (double)n_left);
     return ZQ_OK;
+}
+
+/* Settles how many iterations fit into the time that is left, and writes them down before the first block is solved with them. */
+static zq_status fit(struct job *job, size_t layer, zq_error *err)
+{
+    size_t n;
+    const double left = job->plan.lesson.budget_s - seconds_since(&job->start);
+    zq_status st = zq_lesson_fit(job->lesson, layer, left, &n, err);
+    if (st) return st;
+    job->record.n_iterations = n;
+    note(job, "%zu iterations of each block fit into the time budget", n);
+    return note_progress(job, err);
 }
 
 /* Solves the block of shard s, which may be the first of this run. */
@@ -261,7 +290,8 @@ static zq_status teach(struct job *job, size_t s, zq_error *err)
     }
     struct zq_lesson_block b;
     job->progress.tensor = job->plan.items[job->plan.shards[s].first].tensor->name;
-    if (!st) st = zq_lesson_solve(job->lesson, layer, &b, err);
+    if (!st && job->plan.lesson.budget_s > 0 && !job->record.n_iterations) st = fit(job, layer, err);
+    if (!st) st = zq_lesson_solve(job->lesson, layer, job->record.n_iterations, &b, err);
     return st ? st : remember_block(job, layer, &b, err);
 }
 
@@ -298,7 +328,7 @@ static zq_status write_shard(struct job *job, const struct zq_shard *shard, zq_e
         job->progress.tensor = job->plan.items[i].tensor->name;
         struct zq_means means = job->means;
         if (job->lesson) zq_lesson_give(job->lesson, &job->plan.items[i], &means);
-        st = zq_item_write(&job->plan.items[i], &means, &out, &job->relative_errors[i], err);
+        st = zq_item_write(&job->plan.items[i], &means, &out, &job->record.items[i], err);
         if (!st) job->progress.tensors_done++;
     }
     if (!st) st = zq_safetensors_end(&out, err);
@@ -307,22 +337,29 @@ static zq_status write_shard(struct job *job, const struct zq_shard *shard, zq_e
     return st;
 }
 
+static zq_status count_shard(struct job *job, size_t s, zq_error *err)
+{
+    job->record.n_shards = s + 1;
+    const zq_status st = note_progress(job, err);
+    if (st) job->record.n_shards = s; /* what the journal does not count is not there */
+    return st;
+}
+
 static zq_status write_shards(struct job *job, zq_error *err)
 {
-    for (size_t s = 0; s < job->n_done; s++) {
+    for (size_t s = 0; s < job->record.n_shards; s++) {
         job->progress.tensors_done += job->plan.shards[s].n;
         job->progress.bytes_done += job->plan.shards[s].bytes_in;
     }
     zq_status st = ZQ_OK;
     if (!(job->means.buffers = zq_alloc((size_t)job->budget.buffer_bytes)))
         st = zq_fail(err, ZQ_ENOMEM, "%s: no memory for buffers of %.1f MiB", job->plan.ckpt->dir, (double)job->budget.buffer_bytes / 0x1p20);
-    for (size_t s = job->n_done; s < job->plan.n_shards && !st; s++) {
+    for (size_t s = job->record.n_shards; s < job->plan.n_shards && !st; s++) {
         st = teach(job, s, err);
         if (!st) st = write_shard(job, &job->plan.shards[s], err);
         if (!st) st = save_streams(job, s, err);
-        if (!st) st = zq_journal_write(job->place.partial, job->identity, &job->plan, s + 1, job->relative_errors, job->blocks, err);
+        if (!st) st = count_shard(job, s, err);
         if (!st) st = drop_streams(job, s, err);
-        if (!st) job->n_done = s + 1;
     }
     return st;
 }
@@ -331,8 +368,8 @@ static zq_status write_shards(struct job *job, zq_error *err)
 static zq_status make_report(struct job *job, json_t **json, uint64_t memory_bytes, double seconds, zq_error *err)
 {
     *json = NULL;
-    job->report = zq_report_make(&job->plan, job->relative_errors);
-    if (job->report) *json = zq_report_json(job->report, &job->plan, job->identity, job->blocks);
+    job->report = zq_report_make(&job->plan, &job->record);
+    if (job->report) *json = zq_report_json(job->report, &job->plan, job->identity, &job->record);
     json_t *shown = *json ? zq_json_copy(*json) : NULL;
     if (shown) {
         zq_quantize_totals *t = zq_report_totals(job->report);
@@ -389,7 +426,7 @@ static zq_status tidy(struct job *job, zq_error *err)
 /* What a failed run leaves: finished shards if someone may want to resume, else nothing. */
 static void withdraw(struct job *job, zq_status st)
 {
-    const bool keep = (st == ZQ_ECANCELLED || job->options->resume) && job->n_done;
+    const bool keep = (st == ZQ_ECANCELLED || job->options->resume) && job->record.n_shards;
     if (!job->began) return;
     if (!keep) zq_place_discard(&job->place, NULL);
 }
@@ -426,15 +463,17 @@ static zq_status dry_run(struct job *job, zq_error *err)
 
 static zq_status prepare(struct job *job, const char *model_dir, const char *out_dir, zq_error *err)
 {
-    uint64_t lesson_bytes = 0;
+    uint64_t lesson_bytes[2] = {0};
     zq_status st = zq_plan_make(&job->plan, model_dir, job->options, err);
-    if (!st && !(job->blocks = json_array())) st = zq_fail(err, ZQ_ENOMEM, "%s: no memory for a plan", model_dir);
     if (!st && !job->options->dry_run) st = zq_place_open(&job->place, out_dir, model_dir, err);
-    if (!st && !(job->relative_errors = zq_alloc_array(job->plan.n_items, sizeof *job->relative_errors)))
-        st = zq_fail(err, ZQ_ENOMEM, "%s: no memory for a plan of %zu tensors", model_dir, job->plan.n_items);
-    for (size_t i = 0; i < job->plan.n_items && !st; i++) job->relative_errors[i] = NAN;
-    if (!st) st = zq_lesson_bytes(&lesson_bytes, &job->plan, job->means.n_threads, err);
-    if (!st) st = zq_budget_fit(&job->means, &job->plan, lesson_bytes, job->options->memory_bytes, &job->budget, err);
+    if (!st) st = zq_record_create(&job->record, &job->plan, err);
+    for (int i = 0; i < 2 && !st; i++) st = zq_lesson_bytes(&lesson_bytes[i], &job->plan, job->means.n_threads, i, err);
+    if (!st) st = zq_budget_fit(&job->means, &job->plan, lesson_bytes[0], job->options->memory_bytes, &job->budget, err);
+    if (st == ZQ_ENOMEM && job->plan.lesson.method && lesson_bytes[1] < lesson_bytes[0]) { /* streams need not be resident */
+        st = zq_budget_fit(&job->means, &job->plan, lesson_bytes[1], job->options->memory_bytes, &job->budget, err);
+        job->means.scratch_dir = job->place.partial ? job->place.partial : ".";
+        if (!st) note(job, "the activations of all samples are kept on disk, so that the job stays within the bound on memory");
+    }
     job->progress.n_tensors = job->plan.n_items;
     job->progress.n_bytes = st ? 0 : job->plan.ckpt->n_bytes;
     return st;
@@ -455,8 +494,7 @@ zq_status zq_quantize(const char *model_dir, const char *out_dir, const zq_quant
     zq_sidefiles_free(&job.sidefiles);
     zq_lesson_close(job.lesson);
     zq_free(job.means.buffers);
-    zq_free(job.relative_errors);
-    json_decref(job.blocks);
+    zq_record_free(&job.record);
     json_decref(job.identity);
     zq_plan_free(&job.plan);
     return st;

@@ -1,12 +1,11 @@
 /* The journal is written whole after each shard, in one step, when the shard itself is durable: a shard that it does not count
- * is written again. Relative errors are kept in it with all digits, so that a resumed run ends in the same report. */
+ * is written again. */
 #include "compress/journal.h"
 
 #include "base/alloc.h"
 #include "base/file.h"
 #include "compress/metadata.h"
 
-#include <math.h>
 #include <string.h>
 
 enum { MAX_RECORD_BYTES = 256 << 20 };
@@ -71,55 +70,73 @@ zq_status zq_journal_read(json_t **out, const char *dir, const char *name, zq_er
     return st;
 }
 
-zq_status zq_journal_load(const json_t *record, const struct zq_plan *plan, size_t *n_shards, double *relative_errors, json_t *blocks,
-                          const char *path, zq_error *err)
+static zq_status load_blocks(struct zq_record *record, const json_t *there, const char *path, zq_error *err)
 {
-    /* a report has them in its list of tensors */
-    const json_t *errors = json_object_get(record, "relative_errors"), *tensors = json_object_get(record, "tensors");
-    int64_t n;
-    zq_status st = zq_json_int(record, "shards", 0, (int64_t)plan->n_shards, -1, &n, path, err);
-    if (st) return st;
-    size_t n_items = 0;
-    for (size_t s = 0; n > 0 && s < (size_t)n; s++) n_items += plan->shards[s].n;
-    if (n < 0 || json_array_size(errors ? errors : tensors) != n_items)
-        return zq_fail(err, ZQ_EFORMAT, "%s does not fit its model: remove it to start anew", path);
-    for (size_t i = 0; i < n_items; i++) {
-        const json_t *e = errors ? json_array_get(errors, i) : json_object_get(json_array_get(tensors, i), "relative_error");
-        relative_errors[i] = json_is_number(e) ? json_number_value(e) : (double)NAN;
-    }
-    const json_t *seen = json_object_get(record, "blocks");
-    for (size_t i = 0; blocks && i < json_array_size(seen); i++)
-        if (json_array_append(blocks, json_array_get(seen, i))) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for its list of blocks", path);
-    *n_shards = (size_t)n;
+    const json_t *seen = json_object_get(there, "blocks");
+    for (size_t i = 0; i < json_array_size(seen); i++)
+        if (json_array_append(record->blocks, json_array_get(seen, i))) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for its list of blocks", path);
     return ZQ_OK;
 }
 
-json_t *zq_json_error(double relative_error)
+zq_status zq_journal_load(struct zq_record *record, const json_t *there, const struct zq_plan *plan, const char *path, zq_error *err)
 {
-    return isnan(relative_error) ? json_null() : json_real(relative_error);
+    const json_t *tensors = json_object_get(there, "tensors"), *run = json_object_get(there, "run");
+    int64_t n, n_iterations, n_runs, memory_bytes;
+    zq_status st = zq_json_int(there, "shards", 0, (int64_t)plan->n_shards, -1, &n, path, err);
+    if (!st) st = zq_json_int(there, "fitted_iterations", 0, INT32_MAX, 0, &n_iterations, path, err);
+    if (!st) st = zq_json_int(run, "runs", 0, INT32_MAX, 0, &n_runs, path, err);
+    if (!st) st = zq_json_int(run, "memory_bytes", 0, INT64_MAX, 0, &memory_bytes, path, err);
+    if (!st) st = zq_json_real(run, "seconds", 0, &record->seconds, path, err);
+    if (st) return st;
+    size_t n_items = 0;
+    for (size_t s = 0; n > 0 && s < (size_t)n; s++) n_items += plan->shards[s].n;
+    if (n < 0 || json_array_size(tensors) != n_items) return zq_fail(err, ZQ_EFORMAT, "%s does not fit its model: remove it to start anew", path);
+    for (size_t i = 0; i < n_items; i++) {
+        const json_t *t = json_array_get(tensors, i);
+        record->items[i] = (struct zq_measured){zq_number_of(json_object_get(t, "relative_error")), zq_box_of_json(json_object_get(t, "row_ranges"))};
+    }
+    record->n_shards = (size_t)n;
+    record->n_iterations = (size_t)n_iterations;
+    record->n_runs = (size_t)n_runs;
+    record->memory_bytes = (uint64_t)memory_bytes;
+    return load_blocks(record, there, path, err);
 }
 
-static json_t *make_record(const json_t *identity, const struct zq_plan *plan, size_t n_shards, const double *relative_errors,
-                           const json_t *blocks)
+static json_t *make_tensors(const struct zq_plan *plan, const struct zq_record *record)
 {
-    json_t *record = zq_json_copy(identity), *errors = json_array();
+    json_t *tensors = json_array();
     size_t n_items = 0;
-    for (size_t s = 0; s < n_shards; s++) n_items += plan->shards[s].n;
-    bool ok = record && errors;
-    for (size_t i = 0; i < n_items && ok; i++) ok = !json_array_append_new(errors, zq_json_error(relative_errors[i]));
-    ok = ok && !json_object_set_new(record, "shards", json_integer((json_int_t)n_shards)) && !json_object_set(record, "relative_errors", errors);
-    if (ok && json_array_size(blocks)) ok = !json_object_set_new(record, "blocks", json_copy((json_t *)(uintptr_t)blocks));
-    json_decref(errors);
-    if (ok) return record;
-    json_decref(record);
+    for (size_t s = 0; s < record->n_shards; s++) n_items += plan->shards[s].n;
+    for (size_t i = 0; i < n_items && tensors; i++) {
+        const struct zq_measured *m = &record->items[i];
+        json_t *t = json_pack("{s:o, s:o}", "relative_error", zq_number_json(m->relative_error), "row_ranges", zq_box_json(&m->rows));
+        if (!json_array_append_new(tensors, t)) continue;
+        json_decref(tensors);
+        tensors = NULL;
+    }
+    return tensors;
+}
+
+static json_t *make_journal(const json_t *identity, const struct zq_plan *plan, const struct zq_record *record)
+{
+    json_t *journal = zq_json_copy(identity), *tensors = make_tensors(plan, record);
+    json_t *run = json_pack("{s:I, s:f, s:I}", "runs", (json_int_t)record->n_runs, "seconds", record->seconds, "memory_bytes",
+                            (json_int_t)record->memory_bytes);
+    bool ok = journal && tensors && run && !json_object_set_new(journal, "shards", json_integer((json_int_t)record->n_shards));
+    ok = ok && !json_object_set(journal, "tensors", tensors) && !json_object_set(journal, "run", run);
+    if (ok && record->n_iterations) ok = !json_object_set_new(journal, "fitted_iterations", json_integer((json_int_t)record->n_iterations));
+    if (ok && json_array_size(record->blocks)) ok = !json_object_set_new(journal, "blocks", json_copy(record->blocks));
+    json_decref(tensors);
+    json_decref(run);
+    if (ok) return journal;
+    json_decref(journal);
     return NULL;
 }
 
-zq_status zq_journal_write(const char *dir, const json_t *identity, const struct zq_plan *plan, size_t n_shards, const double *relative_errors,
-                           const json_t *blocks, zq_error *err)
+zq_status zq_journal_write(const char *dir, const json_t *identity, const struct zq_plan *plan, const struct zq_record *record, zq_error *err)
 {
-    json_t *record = make_record(identity, plan, n_shards, relative_errors, blocks);
-    zq_status st = record ? zq_json_write(dir, ZQ_JOURNAL_NAME, record, err) : zq_fail(err, ZQ_ENOMEM, "%s: no memory for the journal", dir);
-    json_decref(record);
+    json_t *journal = make_journal(identity, plan, record);
+    zq_status st = journal ? zq_json_write(dir, ZQ_JOURNAL_NAME, journal, err) : zq_fail(err, ZQ_ENOMEM, "%s: no memory for the journal", dir);
+    json_decref(journal);
     return st;
 }

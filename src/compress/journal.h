@@ -3,7 +3,7 @@
 #ifndef ZQ_COMPRESS_JOURNAL_H
 #define ZQ_COMPRESS_JOURNAL_H
 
-#include "compress/plan.h"
+#include "compress/record.h"
 
 #define ZQ_JOURNAL_NAME "journal.json"
 #define ZQ_REPORT_NAME "zq-report.json"
@@ -16,14 +16,9 @@ zq_status zq_run_compare(const json_t *there, const json_t *here, const char *pa
 
 /* Reads journal.json or zq-report.json of dir; *out is NULL if there is none. */
 zq_status zq_journal_read(json_t **out, const char *dir, const char *name, zq_error *err);
-/* Takes from a record the number of shards that are done and the relative errors of their items. ZQ_EFORMAT if that does not
- * fit the plan. blocks (an array, may be NULL) receives what distillation said of each block. */
-zq_status zq_journal_load(const json_t *record, const struct zq_plan *plan, size_t *n_shards, double *relative_errors, json_t *blocks,
-                          const char *path, zq_error *err);
-/* Writes dir/journal.json: shards [0, n_shards) are done. */
-zq_status zq_journal_write(const char *dir, const json_t *identity, const struct zq_plan *plan, size_t n_shards, const double *relative_errors,
-                           const json_t *blocks, zq_error *err);
+/* Fills *record from journal.json or zq-report.json. ZQ_EFORMAT if that does not fit the plan. */
+zq_status zq_journal_load(struct zq_record *record, const json_t *there, const struct zq_plan *plan, const char *path, zq_error *err);
+/* Writes dir/journal.json: shards [0, record->n_shards) are done. */
+zq_status zq_journal_write(const char *dir, const json_t *identity, const struct zq_plan *plan, const struct zq_record *record, zq_error *err);
 
-/* NaN as null; NULL if out of memory. */
-json_t *zq_json_error(double relative_error);
 #endif

@@ -1,21 +1,19 @@
-/* Three arrays of activations take turns: the teacher's inputs, the student's, and the teacher's outputs, which are the next
- * block's teacher inputs; the array that they leave takes the student's outputs.
- *
- * The student that solves a block is made anew for each, since rules may quantize blocks differently; it is gone before the
+/* The student that solves a block is made anew for each, since rules may quantize blocks differently; it is gone before the
  * next one, so that one block is in memory at a time. Biases and norms are rounded to the dtype of the file before the student's
  * stream passes: the streams see what will be read. */
 #include "compress/lesson.h"
 
 #include "base/alloc.h"
 #include "compress/samples.h"
+#include "compress/streams.h"
 #include "model/session.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-static const double DEFAULT_HOLDOUT = 0.1;
-
-enum { MAX_VECTORS = ZQ_N_LINEARS + 4 };
+enum { MAX_VECTORS = ZQ_N_LINEARS + 4, N_TICKS = 4 };
 
 /* A bias or a norm's vector, or a map that stays float, as the student has it. */
 struct vector {
@@ -27,8 +25,9 @@ struct zq_lesson {
     const struct zq_plan *plan;
     const struct zq_means *means;
     zq_model *model;
-    float *teacher_x, *student_x, *target; /* [n, length, width] */
-    size_t n_values;                       /* of each */
+    struct zq_streams streams;             /* [n, length, width] each */
+    float *token_ranges;                   /* [n * length] */
+    double ticks[N_TICKS];                 /* seconds: when the method told of itself, the latest first */
     size_t layer;                          /* of the block in work; SIZE_MAX: none yet */
     struct zq_student *student;
     struct zq_solution solution;
@@ -36,141 +35,6 @@ struct zq_lesson {
     size_t n_vectors;
     struct zq_given given;                 /* of the item that was asked for last */
 };
-
-/* ---- settings ----------------------------------------------------------------------------------------------------- */
-
-static size_t either(size_t wish, size_t encoder, size_t otherwise) { return wish ? wish : encoder ? encoder : otherwise; }
-
-static zq_status unknown_method(const char *name, zq_error *err)
-{
-    char names[128] = "off";
-    for (const struct zq_method *m = zq_methods; m->name; m++) {
-        const size_t n = strlen(names);
-        snprintf(names + n, sizeof names - n, ", %s", m->name);
-    }
-    return zq_fail(err, ZQ_EINVAL, "unknown method of distillation '%s'; valid are %s", name, names);
-}
-
-zq_status zq_lesson_settle(struct zq_lesson_settings *out, const zq_quantize_options *o, const struct zq_config *config, zq_error *err)
-{
-    *out = (struct zq_lesson_settings){0};
-    if (!o->lkd || !strcmp(o->lkd, "off")) return ZQ_OK;
-    const struct zq_method *m = zq_method_find(o->lkd);
-    if (!m) return unknown_method(o->lkd, err);
-    const bool encoder = config->kind != ZQ_DECODER;
-    *out = (struct zq_lesson_settings){.method = m, .data = o->data ? o->data : "self", .n = o->samples ? o->samples : m->n_samples};
-    out->length = either(o->length, encoder ? m->encoder_length : 0, m->length);
-    if (!o->length && out->length > config->max_length) out->length = config->max_length;
-    if (out->length > config->max_length)
-        return zq_fail(err, ZQ_ELIMIT, "samples of %zu ids are above the model's limit of %zu", out->length, config->max_length);
-    const double holdout = o->holdout > 0 ? (double)o->holdout : DEFAULT_HOLDOUT;
-    if (!(holdout < 1)) return zq_fail(err, ZQ_EINVAL, "a share of %g to hold out, expected one below 1", holdout);
-    out->n_held = (size_t)rint(holdout * (double)out->n);
-    if (!out->n_held) out->n_held = 1;
-    if (out->n_held >= out->n) return zq_fail(err, ZQ_EINVAL, "%zu samples of which %zu are held out leave none to learn from", out->n, out->n_held);
-    out->solve = (struct zq_solve_options){.n_iterations = either(o->iterations, encoder ? m->encoder_iterations : 0, m->n_iterations),
-                                           .batch = either(o->batch, encoder ? m->encoder_batch : 0, m->batch),
-                                           .rate = o->rate < 0 ? 0 : o->rate > 0 ? (double)o->rate : m->rate,
-                                           .holdout = holdout, .seed = o->seed};
-    if (out->solve.batch > out->n) out->solve.batch = out->n;
-    if (!o->loss || !strcmp(o->loss, "mse")) out->solve.loss = ZQ_LOSS_MSE;
-    else if (!strcmp(o->loss, "kl")) out->solve.loss = ZQ_LOSS_KL;
-    else return zq_fail(err, ZQ_EINVAL, "unknown loss '%s'; valid are mse and kl", o->loss);
-    return ZQ_OK;
-}
-
-zq_status zq_lesson_describe(json_t *options, const struct zq_lesson_settings *s, zq_error *err)
-{
-    if (!s->method) return ZQ_OK;
-    json_t *data;
-    zq_status st = zq_samples_identity(&data, s->data, err);
-    if (st) return st;
-    json_t *more = json_pack("{s:s, s:O, s:I, s:I, s:I, s:I, s:f, s:s, s:f, s:I}", "lkd", s->method->name, "data", data, "samples", (json_int_t)s->n,
-                             "length", (json_int_t)s->length, "iterations", (json_int_t)s->solve.n_iterations, "batch", (json_int_t)s->solve.batch,
-                             "rate", s->solve.rate, "loss", s->solve.loss == ZQ_LOSS_KL ? "kl" : "mse", "holdout", s->solve.holdout, "seed",
-                             (json_int_t)s->solve.seed);
-    const bool ok = more && !json_object_update(options, more);
-    json_decref(data);
-    json_decref(more);
-    return ok ? ZQ_OK : zq_fail(err, ZQ_ENOMEM, "no memory for the options of distillation");
-}
-
-static struct zq_student_options student_options(const struct zq_plan *plan, size_t layer, int n_threads)
-{
-    const struct zq_lesson_settings *s = &plan->lesson;
-    struct zq_student_options o = {.config = &plan->config, .max_sequences = s->solve.batch, .max_length = s->length,
-                                   .max_tokens = s->solve.batch * s->length, .trains = s->method->trains, .adam = s->method->adam,
-                                   .n_threads = n_threads};
-    for (size_t r = 0; r < ZQ_N_LINEARS; r++) o.layouts[r].spec = ZQ_SPEC_FLOAT;
-    for (size_t i = 0; i < plan->n_items; i++) {
-        const struct zq_item *item = &plan->items[i];
-        if (item->layer == layer && item->module && item->module->in_block) o.layouts[item->module->role] = item->layout;
-    }
-    return o;
-}
-
-static size_t stream_values(const struct zq_plan *plan) { return plan->lesson.n * plan->lesson.length * plan->config.width; }
-
-uint64_t zq_lesson_stream_bytes(const struct zq_plan *plan)
-{
-    return plan->lesson.method ? 2 * (uint64_t)stream_values(plan) * sizeof(float) : 0;
-}
-
-/* Memory that the block in work takes, whichever it is. */
-static zq_status block_bytes(uint64_t *n_bytes, const struct zq_plan *plan, int n_threads, zq_error *err)
-{
-    uint64_t most = 0;
-    for (size_t layer = 0; layer < plan->config.n_layers; layer++) {
-        struct zq_student shape;
-        size_t student;
-        const struct zq_student_options o = student_options(plan, layer, n_threads);
-        zq_status st = zq_student_shape(&shape, &student, &o, err);
-        if (st) return st;
-        const uint64_t all = student + zq_solution_bytes(&shape) + plan->lesson.method->bytes(&shape);
-        if (all > most) most = all;
-    }
-    *n_bytes = most;
-    return ZQ_OK;
-}
-
-static zq_status make_request(struct zq_sample_request *out, const struct zq_plan *plan, int n_threads, zq_error *err)
-{
-    const struct zq_lesson_settings *set = &plan->lesson;
-    uint64_t n_bytes; /* of one thread: samples must not depend on their number */
-    zq_status st = block_bytes(&n_bytes, plan, 1, err);
-    *out = (struct zq_sample_request){.sources = set->data, .n = set->n, .length = set->length, .seed = set->solve.seed, .n_threads = n_threads,
-                                      .cache_bytes = n_bytes};
-    return st;
-}
-
-static struct zq_sample_file file_of(const struct zq_plan *plan)
-{
-    struct zq_sample_file f = {.n_bytes = plan->ckpt->n_bytes};
-    uint64_t block = 0;
-    for (size_t i = 0; i < plan->n_items; i++) {
-        const struct zq_item *item = &plan->items[i];
-        if (item->module == &plan->modules.items[0]) f.n_embedding_bytes = item->tensor->n_bytes;
-        if (item->layer == SIZE_MAX) f.n_outside_bytes += item->tensor->n_bytes;
-        else block = (i && plan->items[i - 1].layer == item->layer ? block : 0) + item->tensor->n_bytes;
-        if (block > f.n_block_bytes) f.n_block_bytes = block;
-    }
-    return f;
-}
-
-zq_status zq_lesson_bytes(uint64_t *n_bytes, const struct zq_plan *plan, int n_threads, zq_error *err)
-{
-    *n_bytes = 0;
-    if (!plan->lesson.method) return ZQ_OK;
-    struct zq_sample_request request;
-    uint64_t block;
-    zq_status st = make_request(&request, plan, n_threads, err);
-    if (!st) st = block_bytes(&block, plan, n_threads, err);
-    if (st) return st;
-    const struct zq_sample_file file = file_of(plan);
-    const uint64_t samples = zq_samples_bytes(&plan->config, &request, &file), all = block + 3 * (uint64_t)stream_values(plan) * sizeof(float);
-    *n_bytes = samples > all ? samples : all;
-    return ZQ_OK;
-}
 
 /* ---- from the start ----------------------------------------------------------------------------------------------- */
 
@@ -188,9 +52,11 @@ static zq_status embed(struct zq_lesson *l, const int32_t *ids, zq_error *err)
         s->n_tokens = set->length;
         s->spans[0] = (struct zq_span){.row = 0, .n_tokens = set->length, .n_keys = set->length};
         zq_embed_inputs(s, &input, 1);
-        memcpy(l->teacher_x + i * n_values, s->x.f, n_values * sizeof(float));
+        memcpy(l->streams.teacher + i * n_values, s->x.f, n_values * sizeof(float));
+        memcpy(l->streams.student + i * n_values, s->x.f, n_values * sizeof(float));
+        zq_streams_drop(&l->streams, l->streams.teacher + i * n_values, n_values);
+        zq_streams_drop(&l->streams, l->streams.student + i * n_values, n_values);
     }
-    memcpy(l->student_x, l->teacher_x, l->n_values * sizeof(float));
     zq_session_close(s);
     return ZQ_OK;
 }
@@ -202,21 +68,11 @@ static void drop_pages(const struct zq_lesson *l)
     for (size_t i = 0; i < ckpt->n_files; i++) zq_map_drop(&ckpt->files[i].map, ckpt->files[i].map.bytes, ckpt->files[i].map.n_bytes);
 }
 
-/* Arrays for the streams, when nothing of making samples is in memory any more. */
-static zq_status take_streams(struct zq_lesson *l, zq_error *err)
-{
-    l->teacher_x = zq_alloc(l->n_values * sizeof(float));
-    l->student_x = zq_alloc(l->n_values * sizeof(float));
-    l->target = zq_alloc(l->n_values * sizeof(float));
-    if (l->teacher_x && l->student_x && l->target) return ZQ_OK;
-    return zq_fail(err, ZQ_ENOMEM, "no memory for the activations of %zu samples", l->plan->lesson.n);
-}
-
 static zq_status start(struct zq_lesson *l, zq_error *err)
 {
     const struct zq_lesson_settings *set = &l->plan->lesson;
     struct zq_sample_request request;
-    zq_status st = make_request(&request, l->plan, l->means->n_threads, err);
+    zq_status st = zq_lesson_request(&request, l->plan, l->means->n_threads, err);
     if (st) return st;
     request.tick = l->means->tick;
     request.user = l->means->user;
@@ -224,7 +80,7 @@ static zq_status start(struct zq_lesson *l, zq_error *err)
     if (!ids) return zq_fail(err, ZQ_ENOMEM, "no memory for %zu samples of %zu ids", set->n, set->length);
     st = zq_samples_make(ids, &request, l->model, err);
     drop_pages(l);
-    if (!st) st = take_streams(l, err);
+    if (!st) st = zq_streams_open(&l->streams, zq_lesson_values(l->plan), l->means->scratch_dir, err);
     if (!st) st = embed(l, ids, err);
     drop_pages(l);
     zq_free(ids);
@@ -233,31 +89,13 @@ static zq_status start(struct zq_lesson *l, zq_error *err)
 
 static zq_status restore(struct zq_lesson *l, const char *path, zq_error *err)
 {
-    struct zq_map map = {0};
-    const size_t n_bytes = l->n_values * sizeof(float);
-    zq_status st = take_streams(l, err);
-    if (!st) st = zq_map_open(&map, path, err);
-    if (st) return st;
-    if (map.n_bytes == 2 * n_bytes) {
-        memcpy(l->teacher_x, map.bytes, n_bytes);
-        memcpy(l->student_x, map.bytes + n_bytes, n_bytes);
-    } else {
-        st = zq_fail(err, ZQ_EFORMAT, "%s has %zu bytes, expected %zu: remove its directory to start anew", path, map.n_bytes, 2 * n_bytes);
-    }
-    zq_map_close(&map);
-    return st;
+    const zq_status st = zq_streams_open(&l->streams, zq_lesson_values(l->plan), l->means->scratch_dir, err);
+    return st ? st : zq_streams_load(&l->streams, path, err);
 }
 
 zq_status zq_lesson_save(const struct zq_lesson *l, const char *path, zq_error *err)
 {
-    struct zq_output out = {0};
-    const size_t n_bytes = l->n_values * sizeof(float);
-    zq_status st = zq_output_open(&out, path, err);
-    if (!st) st = zq_output_write(&out, l->teacher_x, n_bytes, err);
-    if (!st) st = zq_output_write(&out, l->student_x, n_bytes, err);
-    if (!st) return zq_output_commit(&out, err);
-    zq_output_abandon(&out);
-    return st;
+    return zq_streams_save(&l->streams, path, err);
 }
 
 zq_status zq_lesson_open(struct zq_lesson **out, const struct zq_plan *plan, const char *streams, const struct zq_means *means, zq_error *err)
@@ -265,9 +103,11 @@ zq_status zq_lesson_open(struct zq_lesson **out, const struct zq_plan *plan, con
     *out = NULL;
     struct zq_lesson *l = zq_alloc_zero(sizeof *l);
     if (!l) return zq_fail(err, ZQ_ENOMEM, "no memory to distil a model");
-    *l = (struct zq_lesson){.plan = plan, .means = means, .n_values = stream_values(plan), .layer = SIZE_MAX};
+    *l = (struct zq_lesson){.plan = plan, .means = means, .layer = SIZE_MAX};
+    l->token_ranges = zq_alloc_array(plan->lesson.n * plan->lesson.length, sizeof(float));
     const zq_open_options open = {.n_threads = means->n_threads};
-    zq_status st = zq_model_open(&l->model, plan->ckpt->dir, &open, err);
+    zq_status st = l->token_ranges ? ZQ_OK : zq_fail(err, ZQ_ENOMEM, "no memory to distil a model");
+    if (!st) st = zq_model_open(&l->model, plan->ckpt->dir, &open, err);
     if (!st) st = streams ? restore(l, streams, err) : start(l, err);
     if (st) zq_lesson_close(l);
     else *out = l;
@@ -288,22 +128,80 @@ void zq_lesson_close(struct zq_lesson *l)
     if (!l) return;
     forget_block(l);
     zq_model_close(l->model);
-    zq_free(l->teacher_x);
-    zq_free(l->student_x);
-    zq_free(l->target);
+    zq_streams_close(&l->streams);
+    zq_free(l->token_ranges);
     zq_free(l);
 }
 
 /* ---- a block ------------------------------------------------------------------------------------------------------ */
 
-static void forward(struct zq_lesson *l, const float *x, bool quantized, float *out)
+static size_t sample_values(const struct zq_lesson *l) { return l->plan->lesson.length * l->plan->config.width; }
+
+/* Ranges of what the attention output projection reads in the latest pass, token by token. */
+static void note_token_ranges(const struct zq_student *s, float *ranges)
+{
+    for (size_t t = 0; t < s->n_tokens; t++) {
+        const float *x = s->o_in.f + t * s->o_in.n;
+        float min = x[0], max = x[0];
+        for (size_t i = 1; i < s->o_in.n; i++) {
+            min = x[i] < min ? x[i] : min;
+            max = x[i] > max ? x[i] : max;
+        }
+        ranges[t] = max - min;
+    }
+}
+
+/* The original block's outputs become the target. */
+static void teach(struct zq_lesson *l)
 {
     const struct zq_lesson_settings *set = &l->plan->lesson;
-    const size_t batch = set->solve.batch, n_values = set->length * l->plan->config.width;
+    const size_t batch = set->solve.batch, n_values = sample_values(l);
     for (size_t i = 0; i < set->n; i += batch) {
         const size_t n = set->n - i < batch ? set->n - i : batch;
-        zq_student_forward_even(l->student, x + i * n_values, n, set->length, quantized, out + i * n_values);
+        const float *x = l->streams.teacher + i * n_values;
+        float *out = l->streams.target + i * n_values;
+        zq_student_forward_even(l->student, x, n, set->length, false, out);
+        note_token_ranges(l->student, l->token_ranges + i * set->length);
+        zq_streams_drop(&l->streams, x, n * n_values);
+        zq_streams_drop(&l->streams, out, n * n_values);
     }
+}
+
+/* Sums of squares of a stream and of its error. */
+struct deviation {
+    double error, norm;
+};
+
+static void add_deviation(struct deviation *d, const float *student, const float *teacher, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        d->error += ((double)student[i] - teacher[i]) * ((double)student[i] - teacher[i]);
+        d->norm += (double)teacher[i] * teacher[i];
+    }
+}
+
+static double relative(struct deviation d) { return d.norm > 0 ? sqrt(d.error / d.norm) : 0; }
+
+/* Both streams through the block as it is now: the teacher's is there already, as the target. */
+static void pass_on(struct zq_lesson *l, struct zq_lesson_block *out)
+{
+    const struct zq_lesson_settings *set = &l->plan->lesson;
+    const size_t batch = set->solve.batch, n_values = sample_values(l), n_learned = set->n - set->n_held;
+    struct deviation deviations[2] = {{0}};
+    float *inputs;
+    zq_streams_turn(&l->streams, &inputs);
+    for (size_t i = 0; i < set->n; i += batch) {
+        const size_t n = set->n - i < batch ? set->n - i : batch;
+        float *x = inputs + i * n_values, *y = l->streams.student + i * n_values, *teacher = l->streams.teacher + i * n_values;
+        zq_student_forward_even(l->student, x, n, set->length, true, y);
+        for (size_t k = 0; k < n; k++)
+            add_deviation(&deviations[i + k >= n_learned], y + k * n_values, teacher + k * n_values, n_values);
+        zq_streams_drop(&l->streams, x, n * n_values);
+        zq_streams_drop(&l->streams, y, n * n_values);
+        zq_streams_drop(&l->streams, teacher, n * n_values);
+    }
+    out->drift_learned = relative(deviations[0]);
+    out->drift_held = relative(deviations[1]);
 }
 
 static const struct zq_item *find_item(const struct zq_lesson *l, const char *name)
@@ -364,7 +262,7 @@ static zq_status keep_float_maps(struct zq_lesson *l, zq_error *err)
     for (size_t r = 0; r < ZQ_N_LINEARS; r++) some |= l->student->linear[r].n_rows && l->student->linear[r].fake == l->student->linear[r].w;
     if (!some || !l->plan->lesson.method->adam) return ZQ_OK;
     struct zq_student *original;
-    struct zq_student_options o = student_options(l->plan, l->layer, l->means->n_threads);
+    struct zq_student_options o = zq_lesson_student(l->plan, l->layer, l->means->n_threads);
     o.trains = o.adam = false;
     zq_status st = zq_student_create(&original, &o, err);
     if (!st) st = put_back(l, original, err);
@@ -372,38 +270,83 @@ static zq_status keep_float_maps(struct zq_lesson *l, zq_error *err)
     return st;
 }
 
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 static zq_status tick(void *user, zq_error *err)
 {
-    const struct zq_lesson *l = user;
+    struct zq_lesson *l = user;
+    memmove(l->ticks + 1, l->ticks, (N_TICKS - 1) * sizeof *l->ticks);
+    l->ticks[0] = now();
+    zq_streams_drop_all(&l->streams);
     return l->means->tick ? l->means->tick(l->means->user, 0, err) : ZQ_OK;
 }
 
-zq_status zq_lesson_solve(struct zq_lesson *l, size_t layer, struct zq_lesson_block *out, zq_error *err)
+/* The student of block `layer`, and what the original block makes of the samples. */
+static zq_status begin(struct zq_lesson *l, size_t layer, zq_error *err)
 {
-    const struct zq_lesson_settings *set = &l->plan->lesson;
-    const struct zq_student_options o = student_options(l->plan, layer, l->means->n_threads);
-    struct zq_solve_options solve = set->solve;
-    solve.tick = tick;
-    solve.user = l;
+    const struct zq_student_options o = zq_lesson_student(l->plan, layer, l->means->n_threads);
     forget_block(l);
     l->layer = layer;
     zq_status st = zq_student_create(&l->student, &o, err);
     if (!st) st = zq_student_load(l->student, l->model, layer, err);
     drop_pages(l);
     if (!st) st = zq_solution_create(&l->solution, l->student, err);
+    if (!st) teach(l);
+    return st;
+}
+
+static zq_status run_method(struct zq_lesson *l, size_t n_iterations, zq_error *err)
+{
+    const struct zq_lesson_settings *set = &l->plan->lesson;
+    const struct zq_solve_samples samples = {l->streams.teacher, l->streams.student, l->streams.target, set->n, set->length, set->n_held};
+    struct zq_solve_options solve = set->solve;
+    if (n_iterations) solve.n_iterations = n_iterations;
+    solve.tick = tick;
+    solve.user = l;
+    return set->method->run(l->student, &samples, &solve, &l->solution, err);
+}
+
+zq_status zq_lesson_fit(struct zq_lesson *l, size_t layer, double seconds, size_t *n_iterations, zq_error *err)
+{
+    const struct zq_lesson_settings *set = &l->plan->lesson;
+    const size_t n_blocks = l->plan->config.n_layers - layer;
+    const double start = now();
+    *n_iterations = 1;
+    zq_status st = begin(l, layer, err);
+    const double taught = now() - start;
+    if (!st) st = run_method(l, N_TICKS, err);
+    forget_block(l);
+    l->layer = SIZE_MAX;
     if (st) return st;
-    forward(l, l->teacher_x, false, l->target);
-    const struct zq_solve_samples samples = {l->teacher_x, l->student_x, l->target, set->n, set->length, set->n_held};
-    st = set->method->run(l->student, &samples, &solve, &l->solution, err);
+    const double step = (l->ticks[0] - l->ticks[N_TICKS - 1]) / (N_TICKS - 1), rest = now() - start + taught - N_TICKS * step;
+    const double fits = step > 0 ? (seconds / (double)n_blocks - rest) / step : (double)set->solve.n_iterations;
+    *n_iterations = fits >= (double)set->solve.n_iterations ? set->solve.n_iterations : fits >= 1 ? (size_t)fits : 1;
+    return ZQ_OK;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    const float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+zq_status zq_lesson_solve(struct zq_lesson *l, size_t layer, size_t n_iterations, struct zq_lesson_block *out, zq_error *err)
+{
+    const size_t n_tokens = l->plan->lesson.n * l->plan->lesson.length;
+    zq_status st = begin(l, layer, err);
+    if (!st) st = run_method(l, n_iterations, err);
     if (!st) st = keep_float_maps(l, err);
     if (!st) st = take_vectors(l, err);
     if (st) return st;
-    float *free_array = l->teacher_x;
-    l->teacher_x = l->target;
-    forward(l, l->student_x, true, free_array);
-    l->target = l->student_x;
-    l->student_x = free_array;
-    *out = (struct zq_lesson_block){l->solution.before, l->solution.after, l->solution.fell_back};
+    *out = (struct zq_lesson_block){.before = l->solution.before, .after = l->solution.after, .fell_back = l->solution.fell_back};
+    qsort(l->token_ranges, n_tokens, sizeof *l->token_ranges, by_value);
+    out->tokens = zq_box_of(l->token_ranges, n_tokens);
+    pass_on(l, out);
     return ZQ_OK;
 }
 

@@ -4,6 +4,7 @@
 #define ZQ_COMPRESS_LESSON_H
 
 #include "compress/matrix.h"
+#include "compress/samples.h"
 #include "distill/solve.h"
 
 /* Everything about a model that must be there before block `layer` can be solved, made from the start or read back. */
@@ -13,8 +14,11 @@ struct zq_lesson;
 zq_status zq_lesson_settle(struct zq_lesson_settings *out, const zq_quantize_options *options, const struct zq_config *config, zq_error *err);
 /* Adds them to the normalised options of a plan. */
 zq_status zq_lesson_describe(json_t *options, const struct zq_lesson_settings *settings, zq_error *err);
-/* Memory that a lesson over the plan takes at its peak, beside what writing takes; 0 without distillation. */
-zq_status zq_lesson_bytes(uint64_t *n_bytes, const struct zq_plan *plan, int n_threads, zq_error *err);
+/* Resident memory that a lesson over the plan takes at its peak, beside what writing takes; 0 without distillation. on_disk: its streams lie
+ * in a scratch file. */
+zq_status zq_lesson_bytes(uint64_t *n_bytes, const struct zq_plan *plan, int n_threads, bool on_disk, zq_error *err);
+/* Time that it takes, about. */
+double zq_lesson_seconds(const struct zq_plan *plan, int n_threads);
 /* Bytes of a file that zq_lesson_save() writes. */
 uint64_t zq_lesson_stream_bytes(const struct zq_plan *plan);
 
@@ -25,14 +29,26 @@ void zq_lesson_close(struct zq_lesson *lesson); /* accepts NULL */
 
 /* What came of a block. */
 struct zq_lesson_block {
-    double before, after;
+    double before, after; /* loss on the samples that judge: as round-to-nearest has it, and as solved */
+    double drift_learned, drift_held; /* |student - teacher| / |teacher| of what leaves the block, for samples learned from and held out */
+    struct zq_box tokens; /* range of what the original's attention output projection reads, token by token */
     bool fell_back;
 };
-/* Solves block `layer`, the next one, and takes both streams through it. */
-zq_status zq_lesson_solve(struct zq_lesson *lesson, size_t layer, struct zq_lesson_block *out, zq_error *err);
+/* How many iterations of each block fit into `seconds` for this block and those after it, at least 1 and at most what the options say: a few are
+ * run and forgotten. For methods that have iterations. */
+zq_status zq_lesson_fit(struct zq_lesson *lesson, size_t layer, double seconds, size_t *n_iterations, zq_error *err);
+/* Solves block `layer`, the next one, and takes both streams through it. n_iterations 0: as the options say. */
+zq_status zq_lesson_solve(struct zq_lesson *lesson, size_t layer, size_t n_iterations, struct zq_lesson_block *out, zq_error *err);
 /* Makes *means give the solved values of an item of that block; others stay as they are. */
 void zq_lesson_give(struct zq_lesson *lesson, const struct zq_item *item, struct zq_means *means);
 /* Writes the streams as they enter the next block. */
 zq_status zq_lesson_save(const struct zq_lesson *lesson, const char *path, zq_error *err);
+
+/* ---- parts, for lesson.c -------------------------------------------------------------------------------------------- */
+
+struct zq_student_options zq_lesson_student(const struct zq_plan *plan, size_t layer, int n_threads);
+/* Values of one stream. */
+size_t zq_lesson_values(const struct zq_plan *plan);
+zq_status zq_lesson_request(struct zq_sample_request *out, const struct zq_plan *plan, int n_threads, zq_error *err);
 
 #endif

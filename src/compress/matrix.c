@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { TILE_VALUES = 1 << 16, TILE_ROWS = 64, TURN_ROWS = 64 };
@@ -27,7 +28,7 @@ struct matrix {
     uint8_t *codes;                 /* [strip_rows, code_bytes]; codes_turned: [n_cols, n_rows] of the whole matrix */
     uint8_t *scales;                /* [n_rows, n_groups] of scale_dtype */
     struct zq_deviation *deviations; /* [tiles] */
-    struct zq_range *ranges;        /* [n_rows] groups of rows only */
+    struct zq_range *ranges;        /* [n_rows] */
     float *shared;                  /* [n_rows] scales, groups of rows only */
     uint8_t *scratch;               /* [n_threads][scratch_bytes] */
     size_t scratch_bytes;           /* floats, scales and codes of one tile */
@@ -72,7 +73,7 @@ static void carve(struct matrix *m, struct zq_carver *c)
     m->codes = zq_carve(c, m->codes_turned ? m->n_rows : m->strip_rows, m->codes_turned ? m->n_cols : m->code_bytes);
     m->scales = zq_carve(c, m->n_rows * m->n_groups, zq_dtype_bytes(m->item->layout.scale_dtype));
     m->deviations = zq_carve(c, n_tiles(m), sizeof *m->deviations);
-    m->ranges = zq_carve(c, grouped, sizeof *m->ranges);
+    m->ranges = zq_carve(c, m->n_rows, sizeof *m->ranges);
     m->shared = zq_carve(c, grouped, sizeof *m->shared);
     m->scratch = zq_carve(c, (size_t)m->means->n_threads, m->scratch_bytes);
 }
@@ -237,6 +238,7 @@ static void encode_tiles(void *work, size_t begin, size_t end, int thread)
         int8_t *codes = (int8_t *)(scales + m->tile_rows * m->n_groups);
         const size_t row = m->first + i * m->tile_rows;
         const struct zq_weight_rows rows = {w, row, n, m->n_cols, layout, layout->row_groups ? m->shared + row : NULL};
+        for (size_t r = 0; r < n; r++) zq_range_of(&m->ranges[row + r], w + r * m->n_cols, m->n_cols); /* encode() refuses what is not finite */
         if (!encode(m, &rows, codes, scales)) {
             note_bad_row(m, w, row, n);
             continue;
@@ -307,6 +309,24 @@ static zq_status write_shape(const struct matrix *m, struct zq_safetensors_write
     return zq_safetensors_put(out, shape, sizeof shape, err);
 }
 
+static int by_value(const void *a, const void *b)
+{
+    const float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+/* The ranges are overwritten by their widths. */
+static struct zq_box rows_of(struct matrix *m)
+{
+    float *widths = (float *)(void *)m->ranges;
+    for (size_t r = 0; r < m->n_rows; r++) {
+        const struct zq_range range = m->ranges[r];
+        widths[r] = range.max - range.min;
+    }
+    qsort(widths, m->n_rows, sizeof *widths, by_value);
+    return zq_box_of(widths, m->n_rows);
+}
+
 static double relative_error_of(const struct matrix *m)
 {
     struct zq_deviation all = {0};
@@ -343,7 +363,7 @@ static zq_status write_floats(const struct zq_tensor *t, const struct zq_means *
 }
 
 static zq_status quantize_matrix(const struct zq_item *item, const struct zq_means *means, struct zq_safetensors_writer *out,
-                                 double *relative_error, zq_error *err)
+                                 struct zq_measured *measured, zq_error *err)
 {
     struct matrix m;
     struct zq_carver c = {.base = means->buffers};
@@ -356,18 +376,18 @@ static zq_status quantize_matrix(const struct zq_item *item, const struct zq_mea
     if (!st) st = write_codes(&m, out, err);
     for (size_t p = 1; p < item->n_parts && !st; p++)
         st = item->parts[p].dtype == ZQ_I64 ? write_shape(&m, out, err) : zq_safetensors_put(out, m.scales, item->parts[p].n_bytes, err);
-    if (!st) *relative_error = relative_error_of(&m);
+    if (!st) *measured = (struct zq_measured){relative_error_of(&m), rows_of(&m)};
     return st;
 }
 
 zq_status zq_item_write(const struct zq_item *item, const struct zq_means *means, struct zq_safetensors_writer *out,
-                        double *relative_error, zq_error *err)
+                        struct zq_measured *measured, zq_error *err)
 {
     const struct zq_tensor *t = item->tensor;
-    *relative_error = NAN;
+    *measured = (struct zq_measured){NAN, {NAN, NAN, NAN, NAN, NAN}};
     if (!item->n_parts) return means->tick ? means->tick(means->user, t->n_bytes, err) : ZQ_OK;
     zq_status st;
-    if (item->storage != ZQ_STORED_FLOAT) st = quantize_matrix(item, means, out, relative_error, err);
+    if (item->storage != ZQ_STORED_FLOAT) st = quantize_matrix(item, means, out, measured, err);
     else st = means->given ? write_floats(t, means, out, err) : copy_tensor(t, means, out, err);
     /* the system maps pages around those that are read, and so some of the tensors beside this one */
     zq_map_drop(t->map, t->map->bytes, t->map->n_bytes);

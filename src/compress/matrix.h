@@ -3,7 +3,7 @@
 #ifndef ZQ_COMPRESS_MATRIX_H
 #define ZQ_COMPRESS_MATRIX_H
 
-#include "compress/plan.h"
+#include "compress/record.h"
 #include "quant/encode.h"
 
 /* What an item becomes, settled before it is written. */
@@ -21,6 +21,7 @@ struct zq_means {
                          * allocators keep of freed ones counts as resident */
     zq_encode_fn *encode;
     void *method;
+    const char *scratch_dir; /* where large arrays go that need not be resident; NULL: memory */
     const struct zq_given *given; /* of the item in work; NULL: encode() and the file say what it becomes */
     /* Told of source bytes as they are done; anything but ZQ_OK stops the job. May be NULL. */
     zq_status (*tick)(void *user, uint64_t n_bytes, zq_error *err);
@@ -31,9 +32,8 @@ struct zq_means {
 uint64_t zq_item_buffers(const struct zq_item *item, const struct zq_means *means);
 uint64_t zq_item_mapped(const struct zq_item *item, const struct zq_means *means);
 
-/* Writes the parts of an item, in their order, to a shard whose header announces them. *relative_error: ||W - Wq|| / ||W||, 0
- * for a matrix of zeros, NaN for an item that is copied. ZQ_EFORMAT names a tensor with NaN or infinity. */
+/* Writes the parts of an item, in their order, to a shard whose header announces them. ZQ_EFORMAT names a tensor with NaN or infinity. */
 zq_status zq_item_write(const struct zq_item *item, const struct zq_means *means, struct zq_safetensors_writer *out,
-                        double *relative_error, zq_error *err);
+                        struct zq_measured *measured, zq_error *err);
 
 #endif

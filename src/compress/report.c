@@ -6,7 +6,6 @@
 #include "compress/journal.h"
 #include "compress/metadata.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -33,7 +32,7 @@ static bool make_entry(zq_plan_entry *e, const struct zq_item *item, double rela
     return e->name != NULL;
 }
 
-zq_quantize_report *zq_report_make(const struct zq_plan *plan, const double *relative_errors)
+zq_quantize_report *zq_report_make(const struct zq_plan *plan, const struct zq_record *record)
 {
     zq_quantize_report *r = zq_alloc_zero(sizeof *r);
     if (!r) return NULL;
@@ -41,7 +40,7 @@ zq_quantize_report *zq_report_make(const struct zq_plan *plan, const double *rel
     r->remarks = zq_alloc_array(plan->remarks.n, sizeof *r->remarks);
     bool ok = r->entries && r->remarks;
     for (size_t i = 0; i < plan->n_items && ok; i++) {
-        ok = make_entry(&r->entries[i], &plan->items[i], relative_errors ? relative_errors[i] : (double)NAN);
+        ok = make_entry(&r->entries[i], &plan->items[i], record->items[i].relative_error);
         r->totals.n_entries = i + 1;
     }
     for (; r->n_remarks < plan->remarks.n && ok; r->n_remarks++) {
@@ -74,21 +73,22 @@ static json_t *totals_json(const zq_quantize_totals *t)
                      "file_ratio", t->file_ratio, "bits_per_weight", t->bits_per_weight);
 }
 
-static json_t *entry_json(const zq_plan_entry *e)
+static json_t *entry_json(const zq_plan_entry *e, const struct zq_measured *m)
 {
-    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:o}", "name", e->name, "from", e->from, "to", e->to, "bytes_in", (json_int_t)e->bytes_in,
-                     "bytes_out", (json_int_t)e->bytes_out, "relative_error", zq_json_error(e->relative_error));
+    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:o, s:o}", "name", e->name, "from", e->from, "to", e->to, "bytes_in", (json_int_t)e->bytes_in,
+                     "bytes_out", (json_int_t)e->bytes_out, "relative_error", zq_number_json(m->relative_error), "row_ranges", zq_box_json(&m->rows));
 }
 
-json_t *zq_report_json(const zq_quantize_report *r, const struct zq_plan *plan, const json_t *identity, json_t *blocks)
+json_t *zq_report_json(const zq_quantize_report *r, const struct zq_plan *plan, const json_t *identity, const struct zq_record *record)
 {
     json_t *json = zq_json_copy(identity), *tensors = json_array(), *remarks = json_array();
     bool ok = json && tensors && remarks;
     for (size_t i = 0; i < r->n_remarks && ok; i++) ok = !json_array_append_new(remarks, json_string(r->remarks[i]));
-    for (size_t i = 0; i < r->totals.n_entries && ok; i++) ok = !json_array_append_new(tensors, entry_json(&r->entries[i]));
+    for (size_t i = 0; i < r->totals.n_entries && ok; i++) ok = !json_array_append_new(tensors, entry_json(&r->entries[i], &record->items[i]));
     ok = ok && set(json, "totals", totals_json(&r->totals)) && set(json, "shards", json_integer((json_int_t)plan->n_shards));
     ok = ok && !json_object_set(json, "remarks", remarks) && !json_object_set(json, "tensors", tensors);
-    if (ok && json_array_size(blocks)) ok = !json_object_set(json, "blocks", blocks);
+    if (ok && record->n_iterations) ok = set(json, "fitted_iterations", json_integer((json_int_t)record->n_iterations));
+    if (ok && json_array_size(record->blocks)) ok = !json_object_set(json, "blocks", record->blocks);
     json_decref(tensors);
     json_decref(remarks);
     if (ok) return json;

@@ -62,6 +62,29 @@ distil wild "${trained[@]}" --lr 0.5 || fail "--lkd full --lr 0.5"
 for file in "$work/closed"/*.safetensors; do cmp "$file" "$work/wild/${file##*/}" || fail "a bad rate left its mark"; done
 [ "$(grep -c '"fell_back": true' "$work/wild/zq-report.json")" = 6 ] || fail "a bad rate is not told of"
 
+# streams on disk: less memory, the same bytes
+wide=(--samples 64 --length 128 --lkd fast)
+distil memory "${wide[@]}" || fail "streams in memory"
+distil disk "${wide[@]}" --memory 50M || fail "streams on disk"
+diff -r "$work/memory" "$work/disk" > "$work/diff" || { cat "$work/diff"; fail "--memory changes the output"; }
+settings_aloud=("${settings[@]/--quiet/}")
+"$zq" quantize $model -o "$work/disk" ${settings_aloud[@]} "${wide[@]}" --memory 50M --dry-run 2>&1 > /dev/null | grep -q "kept on disk" ||
+    fail "nothing says that streams lie on disk"
+
+# a time budget chooses the steps once: a resumed run goes on with them, whatever it would have measured
+budget=(--lkd paper --iters 5000 --time-budget 0.02)
+"$zq" quantize $model -o "$work/budget" ${settings_aloud[@]} "${budget[@]}" --samples 8 --length 32 2> "$work/err" || fail "--time-budget"
+grep -q "iterations of each block fit into the time budget" "$work/err" || fail "nothing tells how many fit"
+n=$(sed -n 's/.*"fitted_iterations": \([0-9]*\).*/\1/p' "$work/budget/zq-report.json")
+[ "${n:-0}" -ge 1 ] && [ "$n" -lt 5000 ] || fail "$n iterations fit into a second"
+kill_after 400 again "${budget[@]}" --samples 8 --length 32
+if [ -s "$work/again.partial/journal.json" ]; then
+    sed -i "s/\"fitted_iterations\": [0-9]*/\"fitted_iterations\": 7/" "$work/again.partial/journal.json"
+    kept=$(grep -c '"fitted_iterations": 7' "$work/again.partial/journal.json")
+    distil again "${budget[@]}" --samples 8 --length 32 --resume || fail "a resumed run with a budget"
+    [ "$kept" = 0 ] || grep -q '"fitted_iterations": 7' "$work/again/zq-report.json" || fail "a resumed run measures anew"
+fi
+
 for source in self random "random:1,$model/heldout.txt:2"; do
     distil sources --data "$source" --iters 1 --force || fail "--data $source"
 done
@@ -80,6 +103,7 @@ refused 9 "above the model's limit" --lkd paper --length 100000
 refused 2 "valid are mse and kl" --lkd paper --loss l1
 refused 2 "leave none to learn from" --lkd paper --samples 1
 refused 2 "a share of 2" --lkd paper --holdout 2
+refused 2 "no iterations" --lkd fast --time-budget 1
 refused 6 "of memory" --lkd paper --memory 16M
 [ $failed = 0 ] && echo "distillation: all checks passed"
 exit $failed

@@ -84,7 +84,7 @@ static void streams_are_what_the_models_compute(const struct shape *shape, const
         hidden_states(out, ids, layer, width, want);
         assert_close(streams + n_values, want, n_values, 1e-3);
         zq_map_close(&map);
-        assert_int_equal(zq_lesson_solve(lesson, layer, &block, NULL), ZQ_OK);
+        assert_int_equal(zq_lesson_solve(lesson, layer, 0, &block, NULL), ZQ_OK);
         assert_true(block.after <= block.before);
     }
     zq_free(want);

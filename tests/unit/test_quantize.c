@@ -513,7 +513,7 @@ static void bytes_do_not_depend_on_threads(void **state)
 }
 
 /* All items of a plan in one file, with strips of a given size. */
-static void write_items(const struct zq_plan *plan, size_t strip_bytes, int n_threads, const char *path, double *errors)
+static void write_items(const struct zq_plan *plan, size_t strip_bytes, int n_threads, const char *path, struct zq_measured *measured)
 {
     struct zq_means means = {.n_threads = n_threads, .strip_bytes = strip_bytes, .encode = zq_encode_nearest};
     struct zq_tensor parts[400];
@@ -529,7 +529,7 @@ static void write_items(const struct zq_plan *plan, size_t strip_bytes, int n_th
     zq_error err;
     if (zq_safetensors_begin(&w, path, parts, n, &err)) fail_msg("%s", err.message);
     for (size_t i = 0; i < plan->n_items; i++)
-        if (zq_item_write(&plan->items[i], &means, &w, &errors[i], &err)) fail_msg("%s", err.message);
+        if (zq_item_write(&plan->items[i], &means, &w, &measured[i], &err)) fail_msg("%s", err.message);
     if (zq_safetensors_end(&w, &err)) fail_msg("%s", err.message);
     zq_free(means.buffers);
 }
@@ -544,7 +544,7 @@ static void bytes_do_not_depend_on_strips(void **state)
     for (size_t i = 0; i < ZQ_LEN(families); i++) {
         for (size_t j = 0; j < ZQ_LEN(schemes); j++) {
             struct zq_plan plan;
-            double whole[100], strips[100];
+            struct zq_measured whole[100], strips[100];
             assert_int_equal(zq_plan_make(&plan, families[i], &schemes[j], NULL), ZQ_OK);
             assert_true(plan.n_items <= 100);
             write_items(&plan, 1 << 30, 1, scratch_path("whole-file"), whole);

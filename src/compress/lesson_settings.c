@@ -1,0 +1,167 @@
+/* What a lesson will be, before it starts: defaults, what tells two lessons apart, and what one takes. */
+#include "compress/lesson.h"
+
+#include "base/alloc.h"
+#include "compress/samples.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static const double DEFAULT_HOLDOUT = 0.1;
+
+static size_t either(size_t wish, size_t encoder, size_t otherwise) { return wish ? wish : encoder ? encoder : otherwise; }
+
+static zq_status unknown_method(const char *name, zq_error *err)
+{
+    char names[128] = "off";
+    for (const struct zq_method *m = zq_methods; m->name; m++) {
+        const size_t n = strlen(names);
+        snprintf(names + n, sizeof names - n, ", %s", m->name);
+    }
+    return zq_fail(err, ZQ_EINVAL, "unknown method of distillation '%s'; valid are %s", name, names);
+}
+
+zq_status zq_lesson_settle(struct zq_lesson_settings *out, const zq_quantize_options *o, const struct zq_config *config, zq_error *err)
+{
+    *out = (struct zq_lesson_settings){0};
+    if (!o->lkd || !strcmp(o->lkd, "off")) return ZQ_OK;
+    const struct zq_method *m = zq_method_find(o->lkd);
+    if (!m) return unknown_method(o->lkd, err);
+    const bool encoder = config->kind != ZQ_DECODER;
+    *out = (struct zq_lesson_settings){.method = m, .data = o->data ? o->data : "self", .n = o->samples ? o->samples : m->n_samples};
+    out->length = either(o->length, encoder ? m->encoder_length : 0, m->length);
+    if (!o->length && out->length > config->max_length) out->length = config->max_length;
+    if (out->length > config->max_length)
+        return zq_fail(err, ZQ_ELIMIT, "samples of %zu ids are above the model's limit of %zu", out->length, config->max_length);
+    const double holdout = o->holdout > 0 ? (double)o->holdout : DEFAULT_HOLDOUT;
+    if (!(holdout < 1)) return zq_fail(err, ZQ_EINVAL, "a share of %g to hold out, expected one below 1", holdout);
+    out->n_held = (size_t)rint(holdout * (double)out->n);
+    if (!out->n_held) out->n_held = 1;
+    if (out->n_held >= out->n) return zq_fail(err, ZQ_EINVAL, "%zu samples of which %zu are held out leave none to learn from", out->n, out->n_held);
+    out->solve = (struct zq_solve_options){.n_iterations = either(o->iterations, encoder ? m->encoder_iterations : 0, m->n_iterations),
+                                           .batch = either(o->batch, encoder ? m->encoder_batch : 0, m->batch),
+                                           .rate = o->rate < 0 ? 0 : o->rate > 0 ? (double)o->rate : m->rate,
+                                           .holdout = holdout, .seed = o->seed};
+    if (out->solve.batch > out->n) out->solve.batch = out->n;
+    out->budget_s = 60 * (double)o->time_budget;
+    if (o->time_budget < 0) return zq_fail(err, ZQ_EINVAL, "a time budget of %g minutes", (double)o->time_budget);
+    if (o->time_budget > 0 && m->n_iterations < 2)
+        return zq_fail(err, ZQ_EINVAL, "%s has no iterations that could be fitted into a time budget", m->name);
+    if (!o->loss || !strcmp(o->loss, "mse")) out->solve.loss = ZQ_LOSS_MSE;
+    else if (!strcmp(o->loss, "kl")) out->solve.loss = ZQ_LOSS_KL;
+    else return zq_fail(err, ZQ_EINVAL, "unknown loss '%s'; valid are mse and kl", o->loss);
+    return ZQ_OK;
+}
+
+zq_status zq_lesson_describe(json_t *options, const struct zq_lesson_settings *s, zq_error *err)
+{
+    if (!s->method) return ZQ_OK;
+    json_t *data;
+    zq_status st = zq_samples_identity(&data, s->data, err);
+    if (st) return st;
+    json_t *more = json_pack("{s:s, s:O, s:I, s:I, s:I, s:I, s:f, s:s, s:f, s:I}", "lkd", s->method->name, "data", data, "samples", (json_int_t)s->n,
+                             "length", (json_int_t)s->length, "iterations", (json_int_t)s->solve.n_iterations, "batch", (json_int_t)s->solve.batch,
+                             "rate", s->solve.rate, "loss", s->solve.loss == ZQ_LOSS_KL ? "kl" : "mse", "holdout", s->solve.holdout, "seed",
+                             (json_int_t)s->solve.seed);
+    bool ok = more && !json_object_update(options, more);
+    if (ok && s->budget_s > 0) ok = !json_object_set_new(options, "time_budget_s", json_real(s->budget_s));
+    json_decref(data);
+    json_decref(more);
+    return ok ? ZQ_OK : zq_fail(err, ZQ_ENOMEM, "no memory for the options of distillation");
+}
+
+struct zq_student_options zq_lesson_student(const struct zq_plan *plan, size_t layer, int n_threads)
+{
+    const struct zq_lesson_settings *s = &plan->lesson;
+    struct zq_student_options o = {.config = &plan->config, .max_sequences = s->solve.batch, .max_length = s->length,
+                                   .max_tokens = s->solve.batch * s->length, .trains = s->method->trains, .adam = s->method->adam,
+                                   .n_threads = n_threads};
+    for (size_t r = 0; r < ZQ_N_LINEARS; r++) o.layouts[r].spec = ZQ_SPEC_FLOAT;
+    for (size_t i = 0; i < plan->n_items; i++) {
+        const struct zq_item *item = &plan->items[i];
+        if (item->layer == layer && item->module && item->module->in_block) o.layouts[item->module->role] = item->layout;
+    }
+    return o;
+}
+
+size_t zq_lesson_values(const struct zq_plan *plan) { return plan->lesson.n * plan->lesson.length * plan->config.width; }
+
+uint64_t zq_lesson_stream_bytes(const struct zq_plan *plan)
+{
+    return plan->lesson.method ? 2 * (uint64_t)zq_lesson_values(plan) * sizeof(float) : 0;
+}
+
+/* Memory that the block in work takes, whichever it is. */
+static zq_status block_bytes(uint64_t *n_bytes, const struct zq_plan *plan, int n_threads, zq_error *err)
+{
+    uint64_t most = 0;
+    for (size_t layer = 0; layer < plan->config.n_layers; layer++) {
+        struct zq_student shape;
+        size_t student;
+        const struct zq_student_options o = zq_lesson_student(plan, layer, n_threads);
+        zq_status st = zq_student_shape(&shape, &student, &o, err);
+        if (st) return st;
+        const uint64_t all = student + zq_solution_bytes(&shape) + plan->lesson.method->bytes(&shape);
+        if (all > most) most = all;
+    }
+    *n_bytes = most;
+    return ZQ_OK;
+}
+
+zq_status zq_lesson_request(struct zq_sample_request *out, const struct zq_plan *plan, int n_threads, zq_error *err)
+{
+    const struct zq_lesson_settings *set = &plan->lesson;
+    uint64_t n_bytes; /* of one thread: samples must not depend on their number */
+    zq_status st = block_bytes(&n_bytes, plan, 1, err);
+    *out = (struct zq_sample_request){.sources = set->data, .n = set->n, .length = set->length, .seed = set->solve.seed, .n_threads = n_threads,
+                                      .cache_bytes = n_bytes};
+    return st;
+}
+
+static struct zq_sample_file file_of(const struct zq_plan *plan)
+{
+    struct zq_sample_file f = {.n_bytes = plan->ckpt->n_bytes};
+    uint64_t block = 0;
+    for (size_t i = 0; i < plan->n_items; i++) {
+        const struct zq_item *item = &plan->items[i];
+        if (item->module == &plan->modules.items[0]) f.n_embedding_bytes = item->tensor->n_bytes;
+        if (item->layer == SIZE_MAX) f.n_outside_bytes += item->tensor->n_bytes;
+        else block = (i && plan->items[i - 1].layer == item->layer ? block : 0) + item->tensor->n_bytes;
+        if (block > f.n_block_bytes) f.n_block_bytes = block;
+    }
+    return f;
+}
+
+zq_status zq_lesson_bytes(uint64_t *n_bytes, const struct zq_plan *plan, int n_threads, bool on_disk, zq_error *err)
+{
+    *n_bytes = 0;
+    if (!plan->lesson.method) return ZQ_OK;
+    struct zq_sample_request request;
+    uint64_t block;
+    zq_status st = zq_lesson_request(&request, plan, n_threads, err);
+    if (!st) st = block_bytes(&block, plan, n_threads, err);
+    if (st) return st;
+    const struct zq_sample_file file = file_of(plan);
+    /* on disk a batch of each stream is resident */
+    const uint64_t n = on_disk ? plan->lesson.solve.batch * plan->lesson.length * plan->config.width : zq_lesson_values(plan);
+    const uint64_t samples = zq_samples_bytes(&plan->config, &request, &file), all = block + 3 * n * sizeof(float);
+    *n_bytes = samples > all ? samples : all;
+    return ZQ_OK;
+}
+
+double zq_lesson_seconds(const struct zq_plan *plan, int n_threads)
+{
+    /* float operations per second and thread, of products as large as a block's, measured on Zen 3; passes of `fast` over the samples, products of
+     * their moments among them, measured as well */
+    const double per_s = 55e9, closed_passes = 12, training_passes = 4;
+    const struct zq_lesson_settings *set = &plan->lesson;
+    double weights = 0;
+    if (!set->method) return 0;
+    for (size_t i = 0; i < plan->n_items; i++)
+        if (plan->items[i].layer != SIZE_MAX && plan->items[i].module) weights += (double)plan->items[i].tensor->n_values;
+    const double tokens = (double)set->n * (double)set->length, batch = (double)set->solve.batch * (double)set->length;
+    const double trained = set->method->trains ? (double)set->solve.n_iterations * batch * training_passes : 0;
+    const double all = (set->method->adam ? 2 : closed_passes) * tokens + trained;
+    return 2 * weights * all / (per_s * n_threads);
+}
