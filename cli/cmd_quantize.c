@@ -175,7 +175,7 @@ const struct command cmd_quantize = {
     .details = "A scheme names the bits of weights and activations of all linear maps inside the blocks: w4/8a8 has 4-bit weights in the\n"
                "feed-forward part and 8-bit ones in attention; w8a8/16 leaves the input of Q, K and V in float. 8-bit weights have one scale\n"
                "per output channel, 4-bit ones one for 64 inputs (32 or a whole row where 64 does not divide), unless --group says otherwise.\n"
-               "OUT is a compressed-tensors directory with config, tokenizer, and zq-report.json.",
+               "OUT is a compressed-tensors directory with config, tokenizer, zq-report.json, and zq-report.html for people.",
     .example = "zq quantize models/novels -o novels-w4 --scheme w4/8a8 --ignore 'h\\.0\\..*'",
     .options = options,
     .operand = &args.model,

@@ -9,6 +9,7 @@
 #include "compress/lesson.h"
 #include "compress/matrix.h"
 #include "compress/metadata.h"
+#include "compress/page.h"
 #include "compress/place.h"
 #include "compress/plan.h"
 #include "compress/report.h"
@@ -404,6 +405,8 @@ static zq_status finish(struct job *job, zq_error *err)
     if (!st) st = zq_config_write(dir, &job->plan, err);
     if (!st) st = zq_index_write(dir, &job->plan, err);
     if (!st) st = make_report(job, &json, zq_budget_peak(), seconds_since(&job->start), err);
+    const struct zq_record all = so_far(job);
+    if (!st) st = zq_page_write(dir, job->report, &job->plan, &all, err);
     if (!st) st = zq_json_write(dir, ZQ_REPORT_NAME, json, err);
     if (!st) st = remove_journal(job, err);
     if (!st) st = zq_place_publish(&job->place, job->options->force, err);

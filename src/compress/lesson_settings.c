@@ -112,8 +112,10 @@ static zq_status block_bytes(uint64_t *n_bytes, const struct zq_plan *plan, int 
 zq_status zq_lesson_request(struct zq_sample_request *out, const struct zq_plan *plan, int n_threads, zq_error *err)
 {
     const struct zq_lesson_settings *set = &plan->lesson;
+    const uint64_t most = 512 << 20, file = 2 * plan->ckpt->n_bytes < most ? 2 * plan->ckpt->n_bytes : most;
     uint64_t n_bytes; /* of one thread: samples must not depend on their number */
     zq_status st = block_bytes(&n_bytes, plan, 1, err);
+    if (n_bytes < file) n_bytes = file; /* sequences side by side pay where reading the weights takes long */
     *out = (struct zq_sample_request){.sources = set->data, .n = set->n, .length = set->length, .seed = set->solve.seed, .n_threads = n_threads,
                                       .cache_bytes = n_bytes};
     return st;

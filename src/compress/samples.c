@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_SOURCES = 16, MAX_TEXT = 1 << 30, MOST_AT_ONCE = 64, ROUNDS = 4, CACHE_BYTES = 512 << 20 };
+enum { MAX_SOURCES = 16, MAX_TEXT = 1 << 30, MOST_AT_ONCE = 64, ROUNDS = 4, CACHE_BYTES = 64 << 20, RESIDENT_FILE = 512 << 20 };
 
 enum kind { FROM_FILE, FROM_CHANCE, FROM_SELF };
 
@@ -145,7 +145,7 @@ uint64_t zq_samples_bytes(const struct zq_config *c, const struct zq_sample_requ
     const size_t token = (c->vocab + 6 * c->width + 2 * c->ffn_width) * sizeof(float); /* of a step: logits and activations */
     const uint64_t ids = request->n * request->length * sizeof(int32_t);
     if (!writes(request)) return ids + file->n_embedding_bytes;
-    const uint64_t resident = file->n_bytes > CACHE_BYTES ? file->n_block_bytes + file->n_outside_bytes : file->n_bytes;
+    const uint64_t resident = file->n_bytes > RESIDENT_FILE ? file->n_block_bytes + file->n_outside_bytes : file->n_bytes;
     if (c->kind != ZQ_DECODER) return ids + resident + request->length * token;
     return ids + resident + zq_samples_at_once(c, request) * (cache_bytes(c, request->length) + token);
 }
@@ -306,7 +306,7 @@ static zq_status write_samples(const struct maker *m, int32_t *ids, size_t n, ui
                                    .max_batch_tokens = at_once};
     struct dropping dropping = {.ckpt = m->model->ckpt};
     zq_status st = zq_session_create(&s, m->model, &so, err);
-    if (!st && m->model->ckpt->n_bytes > CACHE_BYTES) s->tap = (struct zq_tap){drop_others, &dropping};
+    if (!st && m->model->ckpt->n_bytes > RESIDENT_FILE) s->tap = (struct zq_tap){drop_others, &dropping};
     for (size_t i = 0; i < n && !st; i += at_once)
         st = write_some(m, s, ids + i * m->request->length, n - i < at_once ? n - i : at_once, rng, err);
     zq_session_close(s);

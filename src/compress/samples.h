@@ -11,7 +11,7 @@ struct zq_sample_request {
     size_t n, length; /* samples, and ids of each */
     uint64_t seed;
     int n_threads;
-    size_t cache_bytes; /* that `self` may take for keys and values; 512 MiB are granted anyway */
+    size_t cache_bytes; /* that `self` may take for keys and values; 64 MiB are granted anyway */
     zq_status (*tick)(void *user, uint64_t n_bytes, zq_error *err); /* told now and then, with 0; may be NULL */
     void *user;
 };

@@ -3,9 +3,9 @@
 #include "eval/plot.h"
 
 #include "base/alloc.h"
+#include "base/buffer.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -13,42 +13,6 @@
 enum { WIDTH = 560, HEIGHT = 380, LEFT = 66, RIGHT = 16, TOP = 46, BOTTOM = 54, LEGEND_ROW = 18, MAX_TICKS = 12 };
 
 static const char *const colours[] = {"#3b82c4", "#d97706", "#2f9e6e", "#c2528b", "#7c6fd0", "#8a8f98"};
-
-struct svg {
-    char *text;
-    size_t n, capacity;
-    bool failed;
-};
-
-static void put(struct svg *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void put(struct svg *s, const char *format, ...)
-{
-    va_list ap, again;
-    va_start(ap, format);
-    va_copy(again, ap);
-    const int n = vsnprintf(NULL, 0, format, ap);
-    va_end(ap);
-    if (n >= 0 && s->n + (size_t)n + 1 > s->capacity && !s->failed) {
-        const size_t capacity = 2 * (s->n + (size_t)n + 1);
-        char *larger = zq_realloc(s->text, s->n, capacity);
-        s->failed = !larger;
-        if (larger) {
-            s->text = larger;
-            s->capacity = capacity;
-        }
-    }
-    if (n >= 0 && !s->failed) s->n += (size_t)vsnprintf(s->text + s->n, s->capacity - s->n, format, again);
-    va_end(again);
-}
-
-static void put_escaped(struct svg *s, const char *text)
-{
-    for (; *text; text++) {
-        if (*text == '<') put(s, "&lt;");
-        else if (*text == '&') put(s, "&amp;");
-        else if ((unsigned char)*text >= ' ') put(s, "%c", *text);
-    }
-}
 
 /* A coordinate "12.3" from pixels. */
 struct pixel {
@@ -62,22 +26,22 @@ static struct pixel px(double x)
     return p;
 }
 
-static void put_text(struct svg *s, double x, double y, const char *anchor, const char *attributes, const char *text)
+static void put_text(struct zq_buffer *s, double x, double y, const char *anchor, const char *attributes, const char *text)
 {
-    put(s, "<text x=\"%s\" y=\"%s\" text-anchor=\"%s\"%s>", px(x).text, px(y).text, anchor, attributes);
-    put_escaped(s, text);
-    put(s, "</text>\n");
+    zq_put(s, "<text x=\"%s\" y=\"%s\" text-anchor=\"%s\"%s>", px(x).text, px(y).text, anchor, attributes);
+    zq_put_escaped(s, text);
+    zq_put(s, "</text>\n");
 }
 
-static void put_line(struct svg *s, double x1, double y1, double x2, double y2, const char *colour, const char *attributes)
+static void put_line(struct zq_buffer *s, double x1, double y1, double x2, double y2, const char *colour, const char *attributes)
 {
-    put(s, "<line x1=\"%s\" y1=\"%s\" x2=\"%s\" y2=\"%s\" stroke=\"%s\"%s/>\n", px(x1).text, px(y1).text, px(x2).text,
+    zq_put(s, "<line x1=\"%s\" y1=\"%s\" x2=\"%s\" y2=\"%s\" stroke=\"%s\"%s/>\n", px(x1).text, px(y1).text, px(x2).text,
         px(y2).text, colour, attributes);
 }
 
-static void put_rect(struct svg *s, double x, double y, double width, double height, const char *colour, const char *attributes)
+static void put_rect(struct zq_buffer *s, double x, double y, double width, double height, const char *colour, const char *attributes)
 {
-    put(s, "<rect x=\"%s\" y=\"%s\" width=\"%s\" height=\"%s\" fill=\"%s\"%s/>\n", px(x).text, px(y).text, px(width).text, px(height).text, colour,
+    zq_put(s, "<rect x=\"%s\" y=\"%s\" width=\"%s\" height=\"%s\" fill=\"%s\"%s/>\n", px(x).text, px(y).text, px(width).text, px(height).text, colour,
         attributes);
 }
 
@@ -148,7 +112,7 @@ static double y_of(const struct frame *f, double value)
     return f->top + f->height * (1 - value / f->axis.top);
 }
 
-static void draw_axes(struct svg *s, const struct zq_panel *p, const struct frame *f)
+static void draw_axes(struct zq_buffer *s, const struct zq_panel *p, const struct frame *f)
 {
     static const char grey[] = "#6e7781";
     const double bottom = f->top + f->height, right = f->left + f->width;
@@ -173,7 +137,7 @@ static void draw_axes(struct svg *s, const struct zq_panel *p, const struct fram
     put_text(s, f->left, f->top - 22, "start", " font-size=\"15\" font-weight=\"bold\"", p->title);
 }
 
-static void draw_box(struct svg *s, const struct frame *f, double x, double width, struct zq_box b, const char *colour)
+static void draw_box(struct zq_buffer *s, const struct frame *f, double x, double width, struct zq_box b, const char *colour)
 {
     const double low = y_of(f, b.low), high = y_of(f, b.high);
     put_line(s, x, y_of(f, b.min), x, low, colour, "");
@@ -185,7 +149,7 @@ static void draw_box(struct svg *s, const struct frame *f, double x, double widt
 }
 
 /* Boxes and bars of a category stand side by side; lines go through its middle. */
-static void draw_series(struct svg *s, const struct zq_panel *p, const struct frame *f, size_t index, size_t place, size_t n_places)
+static void draw_series(struct zq_buffer *s, const struct zq_panel *p, const struct frame *f, size_t index, size_t place, size_t n_places)
 {
     const struct zq_series *series = &p->series[index];
     const char *colour = colours[index % ZQ_LEN(colours)];
@@ -201,14 +165,14 @@ static void draw_series(struct svg *s, const struct zq_panel *p, const struct fr
         if (!isnan(y) && series->kind == ZQ_PLOT_BARS) put_rect(s, x - width / 2, y, width, f->top + f->height - y, colour, " fill-opacity=\"0.8\"");
         if (!isnan(y) && series->kind == ZQ_PLOT_LINE) {
             if (!isnan(last_y)) put_line(s, last_x, last_y, middle, y, colour, " stroke-width=\"2\"");
-            put(s, "<circle cx=\"%s\" cy=\"%s\" r=\"3\" fill=\"%s\"/>\n", px(middle).text, px(y).text, colour);
+            zq_put(s, "<circle cx=\"%s\" cy=\"%s\" r=\"3\" fill=\"%s\"/>\n", px(middle).text, px(y).text, colour);
         }
         last_x = middle;
         last_y = y;
     }
 }
 
-static void draw_legend(struct svg *s, const struct zq_panel *p, const struct frame *f)
+static void draw_legend(struct zq_buffer *s, const struct zq_panel *p, const struct frame *f)
 {
     double y = f->top + 6;
     for (size_t i = 0; i < p->n_series; i++) {
@@ -219,10 +183,13 @@ static void draw_legend(struct svg *s, const struct zq_panel *p, const struct fr
     }
 }
 
-static void draw_panel(struct svg *s, const struct zq_panel *p, size_t index)
+static void draw_panel(struct zq_buffer *s, const struct zq_panel *p, size_t index)
 {
+    size_t n_named = 0; /* the legend stands above what is drawn */
+    for (size_t i = 0; i < p->n_series; i++) n_named += p->series[i].name != NULL;
+    const double room = 1 - (double)(n_named * LEGEND_ROW) / (HEIGHT - TOP - BOTTOM), largest = largest_of(p) / (room > 0.5 ? room : 0.5);
     const struct frame f = {.left = (double)index * WIDTH + LEFT, .top = TOP, .width = WIDTH - LEFT - RIGHT, .height = HEIGHT - TOP - BOTTOM,
-                            .axis = axis_for(largest_of(p)), .n = p->n};
+                            .axis = axis_for(largest), .n = p->n};
     draw_axes(s, p, &f);
     size_t n_places = 0, place = 0;
     for (size_t i = 0; i < p->n_series; i++) n_places += p->series[i].kind != ZQ_PLOT_LINE;
@@ -236,13 +203,13 @@ static void draw_panel(struct svg *s, const struct zq_panel *p, size_t index)
 
 zq_status zq_plot_svg(char **svg, const struct zq_panel *panels, size_t n_panels, zq_error *err)
 {
-    struct svg s = {0};
+    struct zq_buffer s = {0};
     *svg = NULL;
-    put(&s, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %zu %d\" width=\"%zu\" height=\"%d\" "
+    zq_put(&s, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %zu %d\" width=\"%zu\" height=\"%d\" "
             "font-family=\"system-ui, 'DejaVu Sans', Arial, sans-serif\" font-size=\"13\" fill=\"#6e7781\" stroke-width=\"1.2\">\n",
         n_panels * WIDTH, (int)HEIGHT, n_panels * WIDTH, (int)HEIGHT);
     for (size_t i = 0; i < n_panels; i++) draw_panel(&s, &panels[i], i);
-    put(&s, "</svg>\n");
+    zq_put(&s, "</svg>\n");
     if (s.failed) {
         zq_free(s.text);
         return zq_fail(err, ZQ_ENOMEM, "no memory for a picture");

@@ -7,6 +7,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failed=0
 fail() { echo "FAIL: $1"; failed=1; }
+# all files but the page, which tells of time and memory
+same() { diff -r -x zq-report.html "$@"; }
 
 settings=(--scheme w4/8a8 --group rows:4 --lkd paper --data "$model/heldout.txt" --samples 6 --length 16 --iters 4 --batch 2 --lr 1e-4 --quiet)
 distil() { "$zq" quantize $model -o "$work/$1" "${settings[@]}" "${@:2}"; }
@@ -23,14 +25,14 @@ kill_after() {
 
 distil whole --threads 2 || fail "a run"
 distil alone --threads 1 || fail "a run on one thread"
-diff -r "$work/whole" "$work/alone" > "$work/diff" || { cat "$work/diff"; fail "threads change the output"; }
+same "$work/whole" "$work/alone" > "$work/diff" || { cat "$work/diff"; fail "threads change the output"; }
 
 # killed at many moments: nothing is lost, and the end is the same
 for ms in 30 60 90 120 180 240 300; do
     kill_after $ms killed
 done
 distil killed --resume || fail "a resumed run"
-diff -r "$work/whole" "$work/killed" > "$work/diff" || { cat "$work/diff"; fail "interruptions change the output"; }
+same "$work/whole" "$work/killed" > "$work/diff" || { cat "$work/diff"; fail "interruptions change the output"; }
 distil killed --resume || fail "--resume on a finished output"
 [ -e "$work/killed.partial" ] && fail "something is left beside the output"
 "$zq" quantize $model -o "$work/killed" "${settings[@]}" --seed 1 --resume 2> "$work/err" && fail "another seed was resumed"
@@ -46,18 +48,18 @@ cmp -s "$work/nearest/model-00001-of-00001.safetensors" "$work/whole/model-00002
 # sources, and what is wrong with options
 distil closed --lkd fast || fail "--lkd fast"
 distil again --lkd fast --threads 1 || fail "--lkd fast on one thread"
-diff -r "$work/closed" "$work/again" > "$work/diff" || { cat "$work/diff"; fail "threads change the output of fast"; }
+same "$work/closed" "$work/again" > "$work/diff" || { cat "$work/diff"; fail "threads change the output of fast"; }
 
 # `full` begins with what `fast` gives: interrupted and on any number of threads it comes to the same, and a rate that is far too high to nothing
 trained=(--lkd full --iters 3)
 distil full "${trained[@]}" || fail "--lkd full"
 distil full-alone "${trained[@]}" --threads 1 || fail "--lkd full on one thread"
-diff -r "$work/full" "$work/full-alone" > "$work/diff" || { cat "$work/diff"; fail "threads change the output of full"; }
+same "$work/full" "$work/full-alone" > "$work/diff" || { cat "$work/diff"; fail "threads change the output of full"; }
 for ms in 60 150 300; do
     kill_after $ms full-killed "${trained[@]}"
 done
 distil full-killed "${trained[@]}" --resume || fail "a resumed run of full"
-diff -r "$work/full" "$work/full-killed" > "$work/diff" || { cat "$work/diff"; fail "interruptions change the output of full"; }
+same "$work/full" "$work/full-killed" > "$work/diff" || { cat "$work/diff"; fail "interruptions change the output of full"; }
 distil wild "${trained[@]}" --lr 0.5 || fail "--lkd full --lr 0.5"
 for file in "$work/closed"/*.safetensors; do cmp "$file" "$work/wild/${file##*/}" || fail "a bad rate left its mark"; done
 [ "$(grep -c '"fell_back": true' "$work/wild/zq-report.json")" = 6 ] || fail "a bad rate is not told of"
@@ -66,7 +68,7 @@ for file in "$work/closed"/*.safetensors; do cmp "$file" "$work/wild/${file##*/}
 wide=(--samples 64 --length 128 --lkd fast)
 distil memory "${wide[@]}" || fail "streams in memory"
 distil disk "${wide[@]}" --memory 50M || fail "streams on disk"
-diff -r "$work/memory" "$work/disk" > "$work/diff" || { cat "$work/diff"; fail "--memory changes the output"; }
+same "$work/memory" "$work/disk" > "$work/diff" || { cat "$work/diff"; fail "--memory changes the output"; }
 settings_aloud=("${settings[@]/--quiet/}")
 "$zq" quantize $model -o "$work/disk" ${settings_aloud[@]} "${wide[@]}" --memory 50M --dry-run 2>&1 > /dev/null | grep -q "kept on disk" ||
     fail "nothing says that streams lie on disk"

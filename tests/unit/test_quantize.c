@@ -322,7 +322,7 @@ static void side_files_are_copied(void **state)
     }
     for (size_t i = 0; i < ZQ_LEN(unwanted); i++) assert_false(exists("%s/%s", out, unwanted[i]));
     assert_false(exists("%s/logs", out));
-    assert_int_equal(scratch_count(out), ZQ_LEN(wanted) + 4); /* config, index, one shard, report */
+    assert_int_equal(scratch_count(out), ZQ_LEN(wanted) + 5); /* config, index, one shard, report and page */
 }
 
 static void totals_are_those_of_the_files(void **state)
