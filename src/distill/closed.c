@@ -134,8 +134,7 @@ static void solve_map(struct stage *g, int r, const struct zq_solution *solution
     if (g->factored) zq_gptq(&q);
     else zq_scales_round(&q, l->w);
     for (int i = 0; i < g->options->n_sweeps; i++) {
-        zq_scales_refit(&q);
-        if (zq_descent_sweep(&q) * 2000 < l->n_rows * l->n_cols) break;
+        if (zq_descent_fit(&q) * 2000 < l->n_rows * l->n_cols) break;
     }
     write_codes(l, q.scales, solution->codes[r]);
     if (!g->biased) return;

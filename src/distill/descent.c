@@ -6,6 +6,7 @@
 #include "distill/matmul.h"
 #include "quant/codes.h"
 
+#include <math.h>
 #include <stdatomic.h>
 
 /* Above the diagonal H lies as it is; what is below lies there transposed. */
@@ -36,9 +37,35 @@ void zq_quadratic_panel(const struct zq_quadratic *q, size_t first, size_t n)
 struct sweep_work {
     struct zq_quadratic *q;
     size_t first, n;
+    bool fits;                /* scales of the groups of columns, all of them within the panel, are fitted first */
     float (*block)[ZQ_PANEL]; /* H of the panel's columns */
     atomic_size_t changed;
 };
+
+/* Fits the scales of a row's groups; g = w H - T of the panel stays up to date. scales: of its groups. */
+static void fit_groups(const struct sweep_work *s, float *w, float *g, float *scales)
+{
+    const struct zq_layout *layout = s->q->layout;
+    const size_t length = layout->spec.k_group;
+    for (size_t at = 0; at < s->n; at += length, scales++) {
+        float hw[ZQ_PANEL] = {0};
+        double slope = 0, square = 0; /* of the loss along the group's own weights */
+        for (size_t j = at; j < at + length; j++)
+            for (size_t i = at; i < at + length; i++) hw[i] += w[j] * s->block[j][i];
+        for (size_t i = at; i < at + length; i++) {
+            square += (double)hw[i] * w[i];
+            slope += (double)g[i] * w[i];
+        }
+        const float to = zq_scale_refit(*scales, square - slope, square, layout->scale_dtype);
+        if (to == *scales) continue;
+        for (size_t j = at; j < at + length; j++) {
+            const float value = rintf(w[j] / *scales) * to, step = value - w[j];
+            w[j] = value;
+            for (size_t i = 0; i < s->n; i++) g[i] += step * s->block[j][i];
+        }
+        *scales = to;
+    }
+}
 
 static void sweep_range(void *work, size_t begin, size_t end, int thread)
 {
@@ -52,6 +79,7 @@ static void sweep_range(void *work, size_t begin, size_t end, int thread)
         float *w = q->w + r * q->n_cols + s->first, *g = q->panel + r * ZQ_PANEL;
         const float *t = q->t + r * q->n_cols + s->first, *scales = q->scales + r * n_groups;
         for (size_t j = 0; j < s->n; j++) g[j] -= t[j];
+        if (s->fits) fit_groups(s, w, g, q->scales + r * n_groups + s->first / length);
         for (size_t j = 0; j < s->n; j++) {
             const float scale = scales[(s->first + j) / length], best = w[j] - g[j] / s->block[j][j];
             int8_t code;
@@ -66,13 +94,14 @@ static void sweep_range(void *work, size_t begin, size_t end, int thread)
     atomic_fetch_add(&s->changed, changed);
 }
 
-size_t zq_descent_sweep(struct zq_quadratic *q)
+static size_t sweep(struct zq_quadratic *q, bool fits)
 {
     const struct zq_gram *g = q->gram;
+    const size_t length = q->layout->spec.k_group, width = fits ? ZQ_PANEL / length * length : ZQ_PANEL;
     float block[ZQ_PANEL][ZQ_PANEL];
     size_t changed = 0;
-    for (size_t at = 0; at < g->n; at += ZQ_PANEL) {
-        struct sweep_work work = {.q = q, .first = at, .n = g->n - at < ZQ_PANEL ? g->n - at : ZQ_PANEL, .block = block};
+    for (size_t at = 0; at < g->n; at += width) {
+        struct sweep_work work = {.q = q, .first = at, .n = g->n - at < width ? g->n - at : width, .fits = fits, .block = block};
         atomic_init(&work.changed, 0);
         for (size_t i = 0; i < work.n; i++) {
             block[i][i] = g->diag[at + i];
@@ -83,4 +112,17 @@ size_t zq_descent_sweep(struct zq_quadratic *q)
         changed += atomic_load(&work.changed);
     }
     return changed;
+}
+
+size_t zq_descent_sweep(struct zq_quadratic *q)
+{
+    return sweep(q, false);
+}
+
+size_t zq_descent_fit(struct zq_quadratic *q)
+{
+    const size_t length = q->layout->spec.k_group;
+    if (length && length <= ZQ_PANEL) return sweep(q, true);
+    zq_scales_refit(q);
+    return sweep(q, false);
 }

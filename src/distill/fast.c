@@ -105,7 +105,9 @@ static void smooth_place(struct work *w, enum zq_smooth_place place, size_t n_ju
 
 static void smooth(struct work *w)
 {
-    const size_t n_learn = w->samples->n - w->samples->n_held, n_judges = n_learn < w->at_once ? n_learn : w->at_once;
+    enum { TOKENS = 1024 }; /* enough to tell 2 % */
+    const size_t n_learn = w->samples->n - w->samples->n_held, most = n_learn < w->at_once ? n_learn : w->at_once;
+    const size_t enough = (TOKENS + w->samples->length - 1) / w->samples->length, n_judges = most < enough ? most : enough;
     double error = judge(w, 0, n_judges);
     for (int p = 0; p < ZQ_N_SMOOTH; p++) smooth_place(w, (enum zq_smooth_place)p, n_judges, &error);
 }

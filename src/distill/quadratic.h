@@ -47,6 +47,8 @@ void zq_scales_search(const struct zq_quadratic *q, const float *weights);
 /* Multiplies the scales (and w) by what minimises the loss with the codes as they are; a scale that its dtype would round to
  * something no better stays, and so do scales of more than ZQ_PANEL columns of a row, which the search has left good enough. */
 void zq_scales_refit(struct zq_quadratic *q);
+/* The new value of one scale whose codes, at the old one, have cross = <w, T> - (what else w does) and square = <w, H w>. */
+float zq_scale_refit(float scale, double cross, double square, enum zq_dtype dtype);
 /* w = nearest codes of `weights` under the scales. */
 void zq_scales_round(const struct zq_quadratic *q, const float *weights);
 
@@ -57,6 +59,8 @@ void zq_gptq(struct zq_quadratic *q);
 /* descent.c: one sweep of coordinate descent: each code in turn becomes the one that minimises the loss with all others as they
  * are, so that the loss never rises. Returns the number of codes that changed. */
 size_t zq_descent_sweep(struct zq_quadratic *q);
+/* The same with scales fitted before: those of groups of columns within the sweep, for the gradient that it computes anyway. */
+size_t zq_descent_fit(struct zq_quadratic *q);
 
 /* tr(W H W^T) - 2 tr(W T^T) */
 double zq_quadratic_loss(struct zq_quadratic *q);

@@ -172,8 +172,7 @@ double zq_quadratic_loss(struct zq_quadratic *q)
     return total;
 }
 
-/* New value of a scale whose codes, at the old one, have cross = <w, T> - (what else w does) and square = <w, H w>. */
-static float refit(float scale, double cross, double square, enum zq_dtype dtype)
+float zq_scale_refit(float scale, double cross, double square, enum zq_dtype dtype)
 {
     if (!(square > 0) || !(cross > 0)) return scale;
     const float to = stored((float)((double)scale * (cross / square)), dtype);
@@ -199,7 +198,7 @@ static void refit_spans(struct zq_quadratic *q)
             cross += q->sums[2 * r];
             square += q->sums[2 * r + 1];
         }
-        const float to = refit(q->scales[rows.first], cross, square, q->layout->scale_dtype);
+        const float to = zq_scale_refit(q->scales[rows.first], cross, square, q->layout->scale_dtype);
         for (size_t r = rows.first; r < rows.first + rows.n; r++) rescale(q, r, 0, q->n_cols, &q->scales[r], to);
     }
 }
@@ -223,7 +222,7 @@ static void refit_range(void *work, size_t begin, size_t end, int thread)
             slope += ((double)g[i] - t[i]) * w[i];
         }
         float *scale = &q->scales[r * n_groups + group];
-        rescale(q, r, p->first, p->n, scale, refit(*scale, square - slope, square, q->layout->scale_dtype));
+        rescale(q, r, p->first, p->n, scale, zq_scale_refit(*scale, square - slope, square, q->layout->scale_dtype));
     }
 }
 

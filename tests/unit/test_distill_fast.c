@@ -170,8 +170,9 @@ static void test_monotone(void **state)
         double before = 0, after;
         for (size_t r = 0; r < ROWS; r++) before += loss_of(&m, m.w + r * N, r, N);
         const double start = before;
-        for (int step = 0; step < 6; step++) {
-            if (step % 2) zq_descent_sweep(&m.q);
+        for (int step = 0; step < 8; step++) {
+            if (step == 1 || step > 5) zq_descent_fit(&m.q);
+            else if (step % 2) zq_descent_sweep(&m.q);
             else zq_scales_refit(&m.q);
             after = 0;
             for (size_t r = 0; r < ROWS; r++) after += loss_of(&m, m.w + r * N, r, N);
