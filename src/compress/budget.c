@@ -16,7 +16,7 @@
 enum {
     DEFAULT_STRIP = 32 << 20, /* larger strips measured no faster */
     MIN_STRIP = 64 << 10,
-    SLACK = 12 << 20, /* write buffer, stacks of threads, JSON of journal and report */
+    SLACK = 6 << 20, /* write buffer, stacks of threads, JSON of journal and report */
 };
 
 static double now(void)
