@@ -144,7 +144,7 @@ static zq_status quantize(zq_error *err)
 
 static const struct option options[] = {
     {"output", 'o', "OUT", read_text, &args.output, "directory to write; it appears whole or not at all"},
-    {"scheme", 0, "NAME", read_text, &args.scheme, "w8a8 (default), w4a8, w8a16, w4a16, w4/8a8, w4/8a16 or w8a8/16"},
+    {"scheme", 0, "NAME", read_text, &args.scheme, "w8a8 (default), w4a8, w8a16, w4a16, w4/8a8, w4/8a16, w8a8/16; or w3.., w2.. for studies"},
     {"group", 0, "HOW", read_text, &args.group, "channel, rows:N or k:N: weights that share a scale (default: see above)"},
     {"set", 0, "RULE", read_set, NULL, "REGEX=SCHEME[,GROUP] for modules whose whole name matches; the last match wins"},
     {"ignore", 0, "REGEX", read_ignore, NULL, "leave these modules as they are: --set REGEX=float"},
@@ -174,7 +174,7 @@ const struct command cmd_quantize = {
     .usage = "MODEL -o OUT [--scheme NAME] [--group HOW] [--set RULE]... [--ignore REGEX]... [options]",
     .details = "A scheme names the bits of weights and activations of all linear maps inside the blocks: w4/8a8 has 4-bit weights in the\n"
                "feed-forward part and 8-bit ones in attention; w8a8/16 leaves the input of Q, K and V in float. 8-bit weights have one scale\n"
-               "per output channel, 4-bit ones one for 64 inputs (32 or a whole row where 64 does not divide), unless --group says otherwise.\n"
+               "per output channel, others one for 64 inputs (32 or a whole row where 64 does not divide), unless --group says otherwise.\n"
                "OUT is a compressed-tensors directory with config, tokenizer, zq-report.json, and zq-report.html for people.",
     .example = "zq quantize models/novels -o novels-w4 --scheme w4/8a8 --ignore 'h\\.0\\..*'",
     .options = options,

@@ -397,7 +397,7 @@ typedef struct zq_quantize_progress {
 } zq_quantize_progress;
 
 typedef struct zq_quantize_options {
-    const char *scheme;      /* "w8a8" (NULL), "w4a8", "w8a16", "w4a16", "w4/8a8", "w4/8a16", "w8a8/16" */
+    const char *scheme;      /* "w8a8" (NULL), "w4a8", "w8a16", "w4a16", "w4/8a8", "w4/8a16", "w8a8/16"; w3 or w2 for w4: studies */
     const char *group;       /* "channel", "rows:N" or "k:N"; NULL: channel for 8 bit; k:64, else k:32, else channel for 4 bit */
     const zq_rule *rules;    /* [n_rules] */
     size_t n_rules;

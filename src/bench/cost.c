@@ -15,7 +15,7 @@ void zq_cost_add(struct zq_cost *to, const struct zq_cost *from)
 struct zq_cost zq_cost_of_map(const struct zq_stored *w, size_t n_tokens)
 {
     const bool integer = w->spec.a_bits == 8;
-    const enum zq_work work = !integer ? ZQ_WORK_F32 : w->spec.w_bits == 4 ? ZQ_WORK_INT4 : ZQ_WORK_INT8;
+    const enum zq_work work = !integer ? ZQ_WORK_F32 : w->spec.w_bits < 8 ? ZQ_WORK_INT4 : ZQ_WORK_INT8;
     struct zq_cost cost = {.weight_bytes = (double)w->weight->n_bytes + (w->scale ? (double)w->scale->n_bytes : 0)};
     cost.ops[work] = 2.0 * (double)w->n_rows * (double)w->n_cols * (double)n_tokens;
     return cost;

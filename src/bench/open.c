@@ -29,7 +29,10 @@ static zq_status read_scheme(struct zq_random_options *out, const char *name, zq
     }
     const struct zq_scheme *scheme;
     const zq_status st = zq_scheme_parse(&scheme, name, err);
-    if (!st) out->scheme = *scheme;
+    if (st) return st;
+    if (scheme->ffn.w < 4)
+        return zq_fail(err, ZQ_EUNSUPPORTED, "%s is a scheme for studies, which runs by the kernels of w4: what is to be timed is that", name);
+    out->scheme = *scheme;
     return st;
 }
 

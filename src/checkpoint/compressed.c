@@ -29,6 +29,7 @@ struct targets {
 
 struct zq_compressed {
     char *name; /* for error sentences */
+    bool study; /* 2 and 3 bits may occur */
     struct group *groups;
     size_t n_groups;
     struct targets targets, ignored;
@@ -109,15 +110,15 @@ static zq_status read_arguments(struct arguments *a, json_t *obj, const char *wh
     return st;
 }
 
-static zq_status read_weights(struct zq_spec *spec, json_t *weights, const char *group, zq_error *err)
+static zq_status read_weights(struct zq_spec *spec, json_t *weights, bool study, const char *group, zq_error *err)
 {
     char where[256];
     snprintf(where, sizeof where, "%s: weights", group);
     struct arguments a = {0};
     zq_status st = read_arguments(&a, weights, where, err);
     if (st) return st;
-    if (a.bits != 4 && a.bits != 8)
-        return zq_fail(err, ZQ_EUNSUPPORTED, "%s: %lld bits are not supported, only 4 and 8", where, (long long)a.bits);
+    if (a.bits != 4 && a.bits != 8 && !(study && (a.bits == 2 || a.bits == 3)))
+        return zq_fail(err, ZQ_EUNSUPPORTED, "%s: %lld bits are not supported, only %s4 and 8", where, (long long)a.bits, study ? "2, 3, " : "");
     if (a.dynamic) return zq_fail(err, ZQ_EUNSUPPORTED, "%s: dynamic weights are not supported", where);
     if (strcmp(a.strategy, "channel") && strcmp(a.strategy, "group"))
         return zq_fail(err, ZQ_EUNSUPPORTED, "%s: strategy \"%s\" is not supported, only \"channel\" and \"group\"", where, a.strategy);
@@ -200,7 +201,7 @@ static zq_status read_group(struct zq_compressed *c, const char *key, json_t *ob
     json_t *weights = json_object_get(obj, "weights");
     if (!st && (!weights || json_is_null(weights))) st = zq_fail(err, ZQ_EUNSUPPORTED, "%s has no weights", where);
     struct group *g = &c->groups[c->n_groups];
-    if (!st) st = read_weights(&g->spec, weights, where, err);
+    if (!st) st = read_weights(&g->spec, weights, c->study, where, err);
     if (!st) st = read_activations(&g->spec, json_object_get(obj, "input_activations"), where, err);
     if (!st) st = read_format(&g->storage, obj, format, where, err);
     if (!st) st = add_targets(&c->targets, json_object_get(obj, "targets"), c->n_groups, where, err);
@@ -224,7 +225,7 @@ static zq_status check_top(const struct zq_compressed *c, const json_t *q, zq_er
     if (!st) st = zq_json_string(q, "quantization_status", "compressed", &status, c->name, err);
     if (st) return st;
     if (!method) return zq_fail(err, ZQ_EUNSUPPORTED, "%s: quantization_config has no quant_method", c->name);
-    if (strcmp(method, "compressed-tensors") && strcmp(method, "compressed_tensors"))
+    if (strcmp(method, "compressed-tensors") && strcmp(method, "compressed_tensors") && strcmp(method, ZQ_STUDY_METHOD))
         return zq_fail(err, ZQ_EUNSUPPORTED, "%s: quant_method \"%s\" is not supported, only \"compressed-tensors\"", c->name, method);
     if (strcmp(status, "compressed") && strcmp(status, "frozen"))
         return zq_fail(err, ZQ_EUNSUPPORTED, "%s: quantization_status \"%s\" is not supported, only \"compressed\"", c->name, status);
@@ -240,6 +241,7 @@ static zq_status read_config(struct zq_compressed *c, const json_t *q, zq_error 
     if (!json_is_object(q)) return zq_fail(err, ZQ_EFORMAT, "%s: quantization_config is not an object", c->name);
     zq_status st = check_top(c, q, err);
     if (st) return st;
+    c->study = is_text(json_object_get(q, "quant_method"), ZQ_STUDY_METHOD);
     json_t *groups = json_object_get(q, "config_groups");
     if (!json_is_object(groups)) return zq_fail(err, ZQ_EFORMAT, "%s: quantization_config has no config_groups", c->name);
     const char *format, *key;

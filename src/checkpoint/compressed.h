@@ -1,19 +1,24 @@
 /* The compressed-tensors format: which module of a directory is quantized how, and the config that says so.
  * Layouts of X [n_rows, n_cols]: int-quantized = "X.weight" I8 [n_rows, n_cols], 4-bit codes too, one per byte; pack-quantized =
  * "X.weight_packed" I32 [n_rows, n_cols * bits / 32] (offset binary, element 0 in the lowest bits) + "X.weight_shape" I64 [2].
- * Both with "X.weight_scale" [n_rows, 1], or [n_rows, n_cols / k_group]. */
+ * Both with "X.weight_scale" [n_rows, 1], or [n_rows, n_cols / k_group].
+ * Weights of 2 and 3 bits are pack-quantized as a stream without gaps, which no other reader knows: a directory that has some names
+ * another quant_method, "zq-study", so that each refuses it. */
 #ifndef ZQ_CHECKPOINT_COMPRESSED_H
 #define ZQ_CHECKPOINT_COMPRESSED_H
 
 #include "base/json.h"
 #include "quant/types.h"
 
+#define ZQ_STUDY_METHOD "zq-study" /* quant_method of directories with weights of 2 or 3 bits */
+
 enum zq_storage { ZQ_STORED_FLOAT, ZQ_STORED_INT, ZQ_STORED_PACKED };
 
 /* quantization_config of a directory, parsed. */
 struct zq_compressed;
 /* config: the whole config.json; nothing of it is kept. *out is NULL when it has no quantization_config (not an error).
- * Anything that would change the numbers and is not understood is ZQ_EUNSUPPORTED and named: another quant_method, float types,
+ * Anything that would change the numbers and is not understood is ZQ_EUNSUPPORTED and named: another quant_method (but
+ * "zq-study"), float types,
  * zero points (symmetric false), one scale per tensor, static or grouped activations, activation orders that permute,
  * sparsity, transforms, KV cache schemes, unknown keys of a group. `name` is for error sentences. */
 zq_status zq_compressed_parse(struct zq_compressed **out, const json_t *config, const char *name, zq_error *err);

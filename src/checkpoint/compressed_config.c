@@ -176,7 +176,8 @@ static bool add_group(json_t *groups, size_t index, struct group *group)
 
 static json_t *print_config(struct plan *plan)
 {
-    bool mixed = false;
+    bool mixed = false, study = false;
+    for (size_t g = 0; g < plan->n_groups; g++) study |= plan->groups[g].spec.w_bits < 4;
     for (size_t g = 1; g < plan->n_groups; g++) mixed |= strcmp(format_of(&plan->groups[g]), format_of(&plan->groups[0])) != 0;
     json_t *groups = json_object();
     bool ok = groups != NULL;
@@ -187,9 +188,9 @@ static json_t *print_config(struct plan *plan)
     }
     json_t *ignore = plan->ignore;
     plan->ignore = NULL;
-    return json_pack("{s:s, s:s, s:s, s:n, s:n, s:o, s:o, s:s}", "quant_method", "compressed-tensors", "format",
-                     mixed ? "mixed-precision" : format_of(&plan->groups[0]), "quantization_status", "compressed", "global_compression_ratio",
-                     "kv_cache_scheme", "ignore", ignore, "config_groups", groups, "version", CONFIG_VERSION);
+    const char *method = study ? ZQ_STUDY_METHOD : "compressed-tensors", *format = mixed ? "mixed-precision" : format_of(&plan->groups[0]);
+    return json_pack("{s:s, s:s, s:s, s:n, s:n, s:o, s:o, s:s}", "quant_method", method, "format", format, "quantization_status", "compressed",
+                     "global_compression_ratio", "kv_cache_scheme", "ignore", ignore, "config_groups", groups, "version", CONFIG_VERSION);
 }
 
 static bool make_plan(struct plan *plan, const struct zq_compressed_module *modules, size_t n)

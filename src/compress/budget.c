@@ -121,14 +121,14 @@ static double time_coding(const struct zq_item *item)
 zq_status zq_budget_seconds(double *out, const struct zq_plan *plan, int n_threads, zq_error *err)
 {
     const double read_per_s = 1e9, written_per_s = 0.3e9; /* bytes; assumed: a modest SSD */
-    double per_weight[2] = {0}, read = 0, written = 0, coding = 0; /* per_weight: of 4 and of 8 bits, as first met */
+    double per_weight[9] = {0}, read = 0, written = 0, coding = 0; /* per_weight: by bits, as first met */
     *out = 0;
     for (size_t i = 0; i < plan->n_items; i++) {
         const struct zq_item *item = &plan->items[i];
         read += (double)item->tensor->n_bytes;
         written += (double)item->bytes_out;
         if (item->storage == ZQ_STORED_FLOAT) continue;
-        double *seconds = &per_weight[item->layout.spec.w_bits == 8];
+        double *seconds = &per_weight[item->layout.spec.w_bits];
         if (*seconds == 0) *seconds = time_coding(item);
         if (*seconds < 0) return zq_fail(err, ZQ_ENOMEM, "%s: no memory to time the coding of its weights", plan->ckpt->dir);
         coding += *seconds * (double)item->tensor->n_values;

@@ -8,7 +8,7 @@
 
 /* What the quantized modules of a plan have in common. */
 struct census {
-    size_t n_w4a8, n_w8a8_groups, n_f32_scales_packed, n_odd_groups;
+    size_t n_w4a8, n_w8a8_groups, n_f32_scales_packed, n_odd_groups, n_study;
     size_t odd_group;       /* a K-group that vLLM's kernels do not have */
     bool w4a8_other_than_128;
     size_t n_embeddings, n_packed_embeddings, n_heads;
@@ -29,6 +29,7 @@ static struct census take_census(const struct zq_plan *plan)
             c.mixed |= !zq_spec_equal(first->layout.spec, s);
         }
         if (s.w_bits == 16) continue;
+        c.n_study += s.w_bits < 4;
         c.n_w4a8 += s.w_bits == 4 && s.a_bits == 8;
         c.w4a8_other_than_128 |= s.w_bits == 4 && s.a_bits == 8 && s.k_group != 128;
         c.n_w8a8_groups += s.w_bits == 8 && s.a_bits == 8 && s.k_group;
@@ -130,6 +131,10 @@ static zq_status remark_formats(struct zq_plan *plan, const struct census *c, zq
 zq_status zq_plan_remark_readers(struct zq_plan *plan, zq_error *err)
 {
     const struct census c = take_census(plan);
+    if (c.n_study)
+        return zq_remark(&plan->remarks, err, "Weights of fewer than 4 bits are for studies: they have a format of their own (quant_method %s), "
+                         "which only this program reads, and it runs them by its 4-bit kernels, so that they save bytes on disk alone.",
+                         ZQ_STUDY_METHOD);
     zq_status st = remark_family(plan, &c, err);
     if (!st) st = remark_fusion(plan, err);
     if (!st) st = remark_formats(plan, &c, err);

@@ -55,8 +55,7 @@ static zq_status find_packed(struct zq_stored *w, const struct zq_checkpoint *ck
     if (!w->weight) return zq_fail(err, ZQ_EFORMAT, "%s: tensor %s.weight_packed is missing", ckpt->dir, w->name);
     if (w->weight->dtype != ZQ_I32)
         return zq_fail(err, ZQ_EFORMAT, "tensor %s is %s, expected I32", w->weight->name, zq_dtype_name(w->weight->dtype));
-    const size_t per_word = 32 / (size_t)w->spec.w_bits;
-    zq_status st = expect_shape(w->weight, w->n_rows, (w->n_cols + per_word - 1) / per_word, err);
+    zq_status st = expect_shape(w->weight, w->n_rows, zq_packed_words(w->n_cols, w->spec.w_bits), err);
     const struct zq_tensor *shape = find(ckpt, w->name, ".weight_shape");
     if (st || !shape) return st;
     int64_t dims[2];
@@ -104,7 +103,7 @@ static void gather_rows(const struct zq_stored *w, size_t row, size_t n, size_t 
 void zq_stored_codes(const struct zq_stored *w, size_t row, size_t n, int8_t *codes)
 {
     if (w->storage == ZQ_STORED_PACKED) {
-        const size_t per_word = 32 / (size_t)w->spec.w_bits, row_bytes = (w->n_cols + per_word - 1) / per_word * 4;
+        const size_t row_bytes = 4 * zq_packed_words(w->n_cols, w->spec.w_bits);
         for (size_t r = 0; r < n; r++) zq_unpack_codes(codes + r * w->n_cols, w->weight->bytes + (row + r) * row_bytes, w->spec.w_bits, w->n_cols);
     } else if (w->transposed) {
         gather_rows(w, row, n, 1, (uint8_t *)codes);
@@ -144,6 +143,7 @@ void zq_stored_row(const struct zq_stored *w, const struct zq_kernels *kernels, 
     }
 }
 
+/* Codes of 3 and 2 bits are codes of 4 bits that stay in the middle of their range, and run as such. */
 static const struct zq_gemm *choose_kernel(const struct zq_kernels *k, struct zq_spec s)
 {
     if (s.w_bits == 16) return &k->f32_a16;

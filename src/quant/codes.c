@@ -5,21 +5,11 @@
 
 #include "base/half.h"
 
-static float full_range_int8(struct zq_range r)
-{
-    const float absmax = -r.min > r.max ? -r.min : r.max;
-    return absmax / 127;
-}
-
-static float full_range_int4(struct zq_range r)
-{
-    const float above = r.max / 7, below = -r.min / 8;
-    return above > below ? above : below;
-}
-
 static const struct zq_code_format formats[] = {
-    {.bits = 8, .min = -127, .max = 127, .full_range = full_range_int8},
-    {.bits = 4, .min = -8, .max = 7, .full_range = full_range_int4},
+    {.bits = 8, .min = -127, .max = 127},
+    {.bits = 4, .min = -8, .max = 7},
+    {.bits = 3, .min = -4, .max = 3},
+    {.bits = 2, .min = -2, .max = 1},
 };
 
 const struct zq_code_format *zq_code_format(int bits)
@@ -56,7 +46,9 @@ struct zq_range zq_range_join(struct zq_range a, struct zq_range b)
 
 float zq_scale_nearest(int bits, struct zq_range range, enum zq_dtype stored)
 {
-    float scale = zq_code_format(bits)->full_range(range);
+    const struct zq_code_format *f = zq_code_format(bits);
+    const float above = range.max / (float)f->max, below = range.min / (float)f->min;
+    float scale = above > below ? above : below;
     uint8_t bytes[4];
     zq_from_float(bytes, stored, &scale, 1);
     zq_to_float(&scale, bytes, stored, 1);

@@ -1,5 +1,5 @@
 /* Integer codes of weights: the range of a run of values, the scale that the range calls for, and the codes under a scale.
- * The two formats (INT8, INT4) are rows of one table. */
+ * The formats are rows of one table. */
 #ifndef ZQ_QUANT_CODES_H
 #define ZQ_QUANT_CODES_H
 
@@ -16,15 +16,15 @@ struct zq_range zq_range_join(struct zq_range a, struct zq_range b);
 
 struct zq_code_format {
     int bits;
-    int min, max;                               /* codes */
-    float (*full_range)(struct zq_range range); /* scale under which the whole range has codes; may be 0, or -0 for all zeros */
+    int min, max; /* codes */
 };
-/* 8: codes -127 .. 127, scale = absmax/127. 4: codes -8 .. 7, scale = max(max/7, -min/8). NULL for other widths. */
+/* 8: codes -127 .. 127. b of 4, 3, 2: codes -2^(b-1) .. 2^(b-1) - 1. NULL for other widths. */
 const struct zq_code_format *zq_code_format(int bits);
 
-/* The scale of round-to-nearest for a range: full_range() rounded to `stored`, the dtype that the scale lies in on disk, before
- * any code is computed. 1 where that gives 0: all values are zero, or so small that their scale has no value in `stored`
- * (F16: below 2^-24); all codes are then 0. `stored` must be the weights' own dtype or F32, so that nothing overflows. */
+/* The scale of round-to-nearest for a range, under which the whole range has codes: max(range.max / max, range.min / min), rounded
+ * to `stored`, the dtype that the scale lies in on disk, before any code is computed. 1 where that gives 0:
+ * all values are zero, or so small that their scale has no value in `stored` (F16: below 2^-24); all codes are then 0. `stored` must be
+ * the weights' own dtype or F32, so that nothing overflows. */
 float zq_scale_nearest(int bits, struct zq_range range, enum zq_dtype stored);
 
 /* codes[i] = clamp(round_half_even(w[i] / scale)); w [n] finite, scale > 0. */

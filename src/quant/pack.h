@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* 32-bit words of a row of n codes; bits is 4 or 8. */
+/* 32-bit words of a row of n codes; bits is 2, 3, 4 or 8. */
 size_t zq_packed_words(size_t n, int bits);
 /* words [4 * zq_packed_words(n, bits)] bytes, any alignment; codes [n] within the range of `bits`. */
 void zq_pack_codes(uint8_t *words, const int8_t *codes, int bits, size_t n);

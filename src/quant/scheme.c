@@ -14,9 +14,17 @@ static const struct zq_scheme schemes[] = {
     {"w4/8a8", {8, 8}, {8, 8}, {4, 8}},
     {"w4/8a16", {8, 16}, {8, 16}, {4, 16}},
     {"w8a8/16", {8, 16}, {8, 8}, {8, 8}},
+    {"w3a8", {3, 8}, {3, 8}, {3, 8}},
+    {"w2a8", {2, 8}, {2, 8}, {2, 8}},
+    {"w3a16", {3, 16}, {3, 16}, {3, 16}},
+    {"w2a16", {2, 16}, {2, 16}, {2, 16}},
+    {"w3/8a8", {8, 8}, {8, 8}, {3, 8}},
+    {"w2/8a8", {8, 8}, {8, 8}, {2, 8}},
+    {"w3/8a16", {8, 16}, {8, 16}, {3, 16}},
+    {"w2/8a16", {8, 16}, {8, 16}, {2, 16}},
 };
 
-/* K-groups of 4-bit weights without --group, in the order tried. */
+/* K-groups of weights of 4 bits and fewer without --group, in the order tried. */
 static const size_t default_k_groups[] = {64, 32};
 
 static bool is_uniform(const struct zq_scheme *s)
@@ -30,7 +38,8 @@ zq_status zq_scheme_parse(const struct zq_scheme **out, const char *text, zq_err
     for (size_t i = 0; i < ZQ_LEN(schemes) && !*out; i++)
         if (!text || !strcmp(schemes[i].name, text)) *out = &schemes[i];
     if (*out) return ZQ_OK;
-    return zq_fail(err, ZQ_EINVAL, "there is no scheme \"%.40s\"; schemes are w8a8, w4a8, w8a16, w4a16, w4/8a8, w4/8a16 and w8a8/16", text);
+    return zq_fail(err, ZQ_EINVAL, "there is no scheme \"%.40s\"; schemes are w8a8, w4a8, w8a16, w4a16, w4/8a8, w4/8a16, w8a8/16, and with "
+                   "w3 or w2 for w4 for studies", text);
 }
 
 /* A whole positive decimal number without sign; 0 if it is none or above 2^31. */
@@ -66,15 +75,15 @@ zq_status zq_recipe_parse(struct zq_recipe *out, const char *text, struct zq_gro
     if (n < sizeof name) memcpy(name, text, n);
     const struct zq_scheme *scheme;
     if (zq_scheme_parse(&scheme, name, NULL) || !is_uniform(scheme))
-        return zq_fail(err, ZQ_EINVAL, "\"%.60s\" is no scheme for a single module: w8a8, w4a8, w8a16, w4a16 or float, with a group as in "
-                       "w4a8,k:128 if need be", text);
+        return zq_fail(err, ZQ_EINVAL, "\"%.60s\" is no scheme for a single module: w8a8, w4a8, w8a16, w4a16 or float (w3 and w2 for studies), "
+                       "with a group as in w4a8,k:128 if need be", text);
     out->bits = scheme->ffn;
     return text[n] ? zq_grouping_parse(&out->group, text + n + 1, err) : ZQ_OK;
 }
 
 static size_t default_k_group(int w_bits, size_t n_cols)
 {
-    for (size_t i = 0; w_bits == 4 && i < ZQ_LEN(default_k_groups); i++)
+    for (size_t i = 0; w_bits < 8 && i < ZQ_LEN(default_k_groups); i++)
         if (n_cols % default_k_groups[i] == 0) return default_k_groups[i];
     return 0;
 }
@@ -89,7 +98,7 @@ struct zq_layout zq_recipe_layout(struct zq_recipe recipe, size_t n_rows, size_t
     switch (recipe.group.kind) {
     case ZQ_BY_DEFAULT:
         layout.spec.k_group = default_k_group(recipe.bits.w, n_cols);
-        layout.fell_back = recipe.bits.w == 4 && !layout.spec.k_group;
+        layout.fell_back = recipe.bits.w < 8 && !layout.spec.k_group;
         break;
     case ZQ_BY_CHANNEL: break;
     case ZQ_BY_ROWS: layout.row_groups = recipe.group.n < n_rows ? recipe.group.n : 0; break;

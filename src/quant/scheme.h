@@ -7,7 +7,7 @@
 
 /* Which weights share a scale. */
 enum zq_grouping_kind {
-    ZQ_BY_DEFAULT, /* 8 bit: channel; 4 bit: k:64, else k:32, else channel */
+    ZQ_BY_DEFAULT, /* 8 bit: channel; fewer: k:64, else k:32, else channel */
     ZQ_BY_CHANNEL, /* one scale per row (output channel) */
     ZQ_BY_ROWS,    /* n groups of neighbouring rows: row r of R belongs to group floor(r * n / R); stored once per row */
     ZQ_BY_K,       /* n neighbouring input channels of a row */

@@ -29,7 +29,7 @@ void zq_from_float(void *dst, enum zq_dtype dtype, const float *src, size_t n);
 
 /* How a matrix [n_rows, n_cols] is stored and fed: the form in which it runs and lies on disk. */
 struct zq_spec {
-    int w_bits;     /* 8 or 4: integer codes; 16: kept in its float dtype */
+    int w_bits;     /* 8 or 4: integer codes; 3 or 2: the same, for studies; 16: kept in its float dtype */
     int a_bits;     /* 8: its input is quantized to INT8, one scale per token; 16: float input */
     size_t k_group; /* input channels that share a scale; 0: one scale per row */
 };

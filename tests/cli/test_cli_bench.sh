@@ -84,8 +84,10 @@ expect_line "group" out '^encode.1x4 '
 
 run "$zq" bench --shape bert-huge
 expect_error "no such shape" 2 "shapes are bert-base, "
-run "$zq" bench --shape minilm --scheme w2a8
-expect_error "no such scheme" 2 "w2a8"
+run "$zq" bench --shape minilm --scheme w1a8
+expect_error "no such scheme" 2 "w1a8"
+run "$zq" bench --shape minilm --scheme w3/8a16
+expect_error "a study is not timed" 5 "kernels of w4"
 run "$zq" bench --shape minilm --group k:0
 expect_error "no such group" 2 "k:0"
 run "$zq" bench --shape minilm --prompt 1000

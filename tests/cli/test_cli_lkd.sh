@@ -64,6 +64,17 @@ distil wild "${trained[@]}" --lr 0.5 || fail "--lkd full --lr 0.5"
 for file in "$work/closed"/*.safetensors; do cmp "$file" "$work/wild/${file##*/}" || fail "a bad rate left its mark"; done
 [ "$(grep -c '"fell_back": true' "$work/wild/zq-report.json")" = 6 ] || fail "a bad rate is not told of"
 
+# few bits: a directory that only this program reads, every method makes one, and it is better than it was
+study=("${settings[@]}" --scheme w2/8a16 --iters 1 --force)
+from_original() {
+    "$zq" quantize $model -o "$work/study" "${study[@]}" --lkd "$1" || fail "--lkd $1 with 2 bits"
+    "$zq" eval "$work/study" --against $model --text $model/heldout.txt --limit 512 --json --quiet | sed -n 's/.*"kl": \([^,]*\),.*/\1/p'
+}
+nearest=$(from_original off)
+for method in paper full fast; do kl=$(from_original $method); done
+awk -v a="$kl" -v b="$nearest" 'BEGIN { exit !(a > 0 && a < 0.2 * b) }' || fail "2 bits: KL $kl, $nearest as rounded to nearest"
+grep -q '"quant_method": "zq-study"' "$work/study/config.json" || fail "a study does not say so"
+
 # streams on disk: less memory, the same bytes
 wide=(--samples 64 --length 128 --lkd fast)
 distil memory "${wide[@]}" || fail "streams in memory"

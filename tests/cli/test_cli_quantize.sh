@@ -55,8 +55,8 @@ expect_same "is the one in the directory" "$tmp/in_file" "$tmp/printed"
 expect_line "with time and memory of this run" out '"memory_bytes": [0-9]{7}'
 run "$zq" quantize $model
 expect_error "no output" 2 "-o OUT"
-run "$zq" quantize $model -o "$tmp/x" --scheme w3a8
-expect_error "unknown scheme" 2 "w3a8"
+run "$zq" quantize $model -o "$tmp/x" --scheme w1a8
+expect_error "unknown scheme" 2 "w1a8"
 run "$zq" quantize $model -o "$tmp/x" --group rows:0
 expect_error "bad group" 2 "rows:0"
 run "$zq" quantize $model -o "$tmp/x" --set 'a(=w8a8'

@@ -18,7 +18,7 @@ static void find_modules(const struct zq_compressed *c)
             if (zq_compressed_find(c, names[i], classes[k], &spec, &storage, NULL)) continue;
             const bool is_float = zq_spec_equal(spec, ZQ_SPEC_FLOAT);
             if (is_float != (storage == ZQ_STORED_FLOAT)) abort();
-            if (!is_float && ((spec.w_bits != 4 && spec.w_bits != 8) || (spec.a_bits != 8 && spec.a_bits != 16))) abort();
+            if (!is_float && ((spec.w_bits > 4 ? spec.w_bits != 8 : spec.w_bits < 2) || (spec.a_bits != 8 && spec.a_bits != 16))) abort();
         }
     }
 }

@@ -58,6 +58,7 @@ static void test_agrees_with_engine(void **state)
     static const struct { const char *scheme, *group, *spec; double largest; } cases[] = {
         {"w8a16", NULL, "w8a16", 1e-8}, {"w4/8a16", "rows:7", "w4/8a16,rows:7", 1e-8}, {"w4a16", "k:32", "w4a16,k:32", 1e-8},
         {"w8a8", NULL, "w8a8", 5e-4}, {"w8a8/16", NULL, "w8a8/16", 5e-4},
+        {"w3/8a16", "rows:4", "w3/8a16,rows:4", 1e-8}, {"w2a16", "k:32", "w2a16,k:32", 1e-8}, {"w3a8", NULL, "w3a8", 5e-3},
     };
     for (size_t i = 0; i < ZQ_LEN(cases); i++) {
         const zq_quantize_options o = {.scheme = cases[i].scheme, .group = cases[i].group, .n_threads = 1, .force = true};

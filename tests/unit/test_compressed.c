@@ -111,11 +111,15 @@ static void schemes_are_told_apart(void **state)
         {"{'targets':['Linear'],'format':'pack-quantized','weights':" W4 "}", {4, 16, 32}, ZQ_STORED_PACKED},
         {"{'targets':['Linear'],'format':'pack-quantized','weights':" W8 ",'input_activations':" A8 "}", {8, 8, 0}, ZQ_STORED_PACKED},
         {GROUP("{'num_bits':4,'group_size':128}", "null"), {4, 16, 128}, ZQ_STORED_INT},
+        {"{'targets':['Linear'],'format':'pack-quantized','weights':{'num_bits':3,'strategy':'channel'}}", {3, 16, 0}, ZQ_STORED_PACKED},
+        {"{'targets':['Linear'],'format':'pack-quantized','weights':{'num_bits':2,'group_size':64},'input_activations':" A8 "}", {2, 8, 64},
+         ZQ_STORED_PACKED},
     };
     for (size_t i = 0; i < ZQ_LEN(cases); i++) {
         struct zq_compressed *c;
         zq_error err = {0};
-        char *text = zq_format("{" TOP ",'config_groups':{'group_0':%s}}", cases[i].group);
+        const char *method = cases[i].spec.w_bits < 4 ? "zq-study" : "compressed-tensors";
+        char *text = zq_format("{'quant_method':'%s','format':'int-quantized','config_groups':{'group_0':%s}}", method, cases[i].group);
         if (parse(&c, text, &err)) fail_msg("%zu: %s", i, err.message);
         check_find(c, &(struct expected){"x", "Linear", cases[i].spec, cases[i].storage});
         zq_compressed_free(c);
@@ -158,7 +162,9 @@ static void what_changes_numbers_is_refused_by_name(void **state)
         {CONFIG(GROUP("7", A8)), ZQ_EFORMAT, "weights is not an object"},
         {CONFIG(GROUP("{'type':'float','strategy':'channel'}", A8)), ZQ_EUNSUPPORTED, "'float'"},
         {CONFIG(GROUP("{'symmetric':false,'strategy':'channel'}", A8)), ZQ_EUNSUPPORTED, "zero points"},
-        {CONFIG(GROUP("{'num_bits':3,'strategy':'channel'}", A8)), ZQ_EUNSUPPORTED, "3 bits"},
+        {CONFIG(GROUP("{'num_bits':3,'strategy':'channel'}", A8)), ZQ_EUNSUPPORTED, "3 bits are not supported, only 4 and 8"},
+        {"{'quant_method':'zq-study','format':'pack-quantized','config_groups':{'g':" GROUP("{'num_bits':5,'strategy':'channel'}", A8) "}}",
+         ZQ_EUNSUPPORTED, "5 bits are not supported, only 2, 3, 4 and 8"},
         {CONFIG(GROUP("{'num_bits':'8','strategy':'channel'}", A8)), ZQ_EFORMAT, "num_bits"},
         {CONFIG(GROUP("{'strategy':'tensor'}", A8)), ZQ_EUNSUPPORTED, "'tensor'"},
         {CONFIG(GROUP("{}", A8)), ZQ_EUNSUPPORTED, "'tensor'"}, /* the library's default */
@@ -294,7 +300,7 @@ static const struct family {
     {{"h.%zu.attn.c_attn", "h.%zu.attn.c_proj", "h.%zu.mlp.c_fc", "h.%zu.mlp.c_proj"}, "wte", "h.head"},
 };
 
-static const struct zq_spec specs[] = {{16, 16, 0}, {8, 8, 0}, {4, 8, 64}, {4, 16, 0}, {8, 16, 0}, {8, 8, 128}, {4, 8, 32}};
+static const struct zq_spec specs[] = {{16, 16, 0}, {8, 8, 0}, {4, 8, 64}, {4, 16, 0}, {8, 16, 0}, {8, 8, 128}, {4, 8, 32}, {3, 8, 64}, {2, 16, 0}};
 
 /* Modules of a family with specs that depend on little (all equal), on the kind of map, on the layer, or on both. */
 static void assign(struct modules *m, const struct family *f, uint64_t *seed)
@@ -376,6 +382,7 @@ static void storage_follows_scheme_and_class(void **state)
     static const struct { struct zq_spec spec; const char *class_name; enum zq_storage storage; } cases[] = {
         {{16, 16, 0}, "Linear", ZQ_STORED_FLOAT}, {{8, 8, 0}, "Linear", ZQ_STORED_INT}, {{8, 16, 0}, "Linear", ZQ_STORED_PACKED},
         {{8, 8, 64}, "Linear", ZQ_STORED_PACKED}, {{4, 8, 0}, "Linear", ZQ_STORED_PACKED}, {{4, 16, 64}, "Linear", ZQ_STORED_PACKED},
+        {{3, 8, 0}, "Linear", ZQ_STORED_PACKED}, {{2, 16, 64}, "Linear", ZQ_STORED_PACKED},
         {{8, 16, 0}, "Embedding", ZQ_STORED_INT}, {{16, 16, 0}, "Embedding", ZQ_STORED_FLOAT}};
     for (size_t i = 0; i < ZQ_LEN(cases); i++) assert_int_equal(zq_compressed_storage(cases[i].spec, cases[i].class_name), cases[i].storage);
 }
@@ -397,6 +404,21 @@ static void one_scheme_is_written_by_class(void **state)
                    "'dynamic':true,'actorder':null,'observer':null,'observer_kwargs':{}},'output_activations':null,"
                    "'format':'int-quantized'}},'version':'0.10.2'}");
     json_decref(q);
+}
+
+/* No other reader may take its three bits for what compressed-tensors packs ten to a word. */
+static void studies_have_a_method_of_their_own(void **state)
+{
+    (void)state;
+    static struct modules m;
+    for (int bits = 2; bits <= 4; bits++) {
+        m.n = 0;
+        add(&m, "Linear", w8a8, "model.layers.%zu.self_attn.q_proj", 0);
+        add(&m, "Linear", (struct zq_spec){bits, 8, 32}, "model.layers.%zu.mlp.up_proj", 0);
+        json_t *q = config_of(&m);
+        assert_json(json_object_get(q, "quant_method"), bits < 4 ? "'zq-study'" : "'compressed-tensors'");
+        json_decref(q);
+    }
 }
 
 static void mixtures_are_written_by_pattern(void **state)
@@ -514,6 +536,7 @@ int main(void)
         cmocka_unit_test(what_is_written_is_read_back),
         cmocka_unit_test(storage_follows_scheme_and_class),
         cmocka_unit_test(one_scheme_is_written_by_class),
+        cmocka_unit_test(studies_have_a_method_of_their_own),
         cmocka_unit_test(mixtures_are_written_by_pattern),
         cmocka_unit_test(nothing_quantized_gives_no_config),
         cmocka_unit_test(writing_survives_failing_allocations),

@@ -31,13 +31,15 @@ static float reference_scale(int bits, const float *w, size_t n, enum zq_dtype d
         min = fminf(min, w[i]);
         absmax = fmaxf(absmax, fabsf(w[i]));
     }
-    const float scale = round_to(bits == 8 ? absmax / 127.0f : fmaxf(max / 7.0f, -min / 8.0f), dtype);
+    const float half = (float)(1 << (bits - 1));
+    const float scale = round_to(bits == 8 ? absmax / 127.0f : fmaxf(max / (half - 1), -min / half), dtype);
     return scale == 0 ? 1 : scale;
 }
 
 static int reference_code(int bits, float w, float scale)
 {
-    const float q = nearbyintf(w / scale), low = bits == 8 ? -127 : -8, high = bits == 8 ? 127 : 7;
+    static const float lows[] = {[8] = -127, [4] = -8, [3] = -4, [2] = -2}, highs[] = {[8] = 127, [4] = 7, [3] = 3, [2] = 1};
+    const float q = nearbyintf(w / scale), low = lows[bits], high = highs[bits];
     return (int)(q < low ? low : q > high ? high : q);
 }
 
@@ -109,7 +111,12 @@ static void scales_by_hand(void **state)
     assert_true(scale_of(8, (float[]){1e-45f}, 1, ZQ_F32) == 1);
     assert_true(scale_of(4, (float[]){65504, -65504}, 2, ZQ_F16) == 9360); /* 65504/7 = 9357.7, F16 steps are 8 there */
     assert_true(scale_of(8, (float[]){3.4028235e38f}, 1, ZQ_F32) == 3.4028235e38f / 127);
+    assert_true(scale_of(3, (float[]){3, -3.5f}, 2, ZQ_F32) == 1);  /* 3/3 against 3.5/4 */
+    assert_true(scale_of(3, (float[]){3, -8}, 2, ZQ_F32) == 2);
+    assert_true(scale_of(2, (float[]){1, -1.5f}, 2, ZQ_F32) == 1);  /* 1/1 against 1.5/2 */
+    assert_true(scale_of(2, (float[]){0.5f, -5}, 2, ZQ_F32) == 2.5f);
     assert_null(zq_code_format(5));
+    assert_null(zq_code_format(1));
 }
 
 static void codes_by_hand(void **state)
@@ -122,6 +129,10 @@ static void codes_by_hand(void **state)
     assert_memory_equal(codes, want8, sizeof want8);
     zq_codes(codes, w, ZQ_LEN(w), 1, 4);
     assert_memory_equal(codes, want4, sizeof want4);
+    zq_codes(codes, w, ZQ_LEN(w), 1, 3);
+    assert_memory_equal(codes, ((int8_t[]){0, 2, 2, 0, -2, -2, 0, 3, 3, -4, 3, 0}), sizeof want4);
+    zq_codes(codes, w, ZQ_LEN(w), 1, 2);
+    assert_memory_equal(codes, ((int8_t[]){0, 1, 1, 0, -2, -2, 0, 1, 1, -2, 1, 0}), sizeof want4);
     /* a division, not a product with the reciprocal, which is just below 1.5 here */
     const float tie = 1.5f * 0.001f;
     zq_codes(codes, &tie, 1, 0.001f, 8);
@@ -140,7 +151,7 @@ static void scales_and_codes_follow_the_definition(void **state)
     int8_t codes[400];
     for (size_t n = 1; n < 300; n += 1 + n / 9) {
         for (uint64_t seed = 0; seed < 30; seed++) {
-            const int bits = seed % 2 ? 8 : 4;
+            const int bits = (int[]){8, 4, 3, 2}[seed % 4];
             const enum zq_dtype dtype = dtypes[seed % 3];
             fill(w, n, dtype, seed);
             const float scale = scale_of(bits, w, n, dtype);
@@ -163,8 +174,10 @@ static void every_half_gets_the_nearest_code(void **state)
             int8_t code;
             zq_codes(&code, &w, 1, scales[s], 8);
             assert_int_equal(code, reference_code(8, w, scales[s]));
-            zq_codes(&code, &w, 1, scales[s], 4);
-            assert_int_equal(code, reference_code(4, w, scales[s]));
+            for (int bits = 2; bits <= 4; bits++) {
+                zq_codes(&code, &w, 1, scales[s], bits);
+                assert_int_equal(code, reference_code(bits, w, scales[s]));
+            }
         }
     }
 }
@@ -202,6 +215,15 @@ static void packing_by_hand(void **state)
     assert_memory_equal(words, ((uint8_t[]){0, 127, 128, 255, 133, 0, 0, 0}), 8);
     zq_pack_codes(words, (int8_t[]){7, -8, 1}, 4, 3);
     assert_memory_equal(words, ((uint8_t[]){0x0f, 0x09, 0, 0}), 4);
+    /* three bits without gaps: 0 1 2 3 4 5 6 7 0 7 from the lowest up = 0xfac688, then 7 << 3 */
+    zq_pack_codes(words, (int8_t[]){-4, -3, -2, -1, 0, 1, 2, 3, -4, 3}, 3, 10);
+    assert_memory_equal(words, ((uint8_t[]){0x88, 0xc6, 0xfa, 0x38}), 4);
+    zq_pack_codes(words, (int8_t[]){-2, -1, 0, 1, 1}, 2, 5);
+    assert_memory_equal(words, ((uint8_t[]){0xe4, 0x03, 0, 0}), 4);
+    assert_int_equal(zq_packed_words(10, 3), 1);
+    assert_int_equal(zq_packed_words(11, 3), 2);
+    assert_int_equal(zq_packed_words(64, 3), 6);
+    assert_int_equal(zq_packed_words(17, 2), 2);
     assert_int_equal(zq_packed_words(0, 4), 0);
     assert_int_equal(zq_packed_words(8, 4), 1);
     assert_int_equal(zq_packed_words(9, 4), 2);
@@ -212,7 +234,7 @@ static void packing_by_hand(void **state)
 static void packing_round_trips(void **state)
 {
     (void)state;
-    for (int bits = 4; bits <= 8; bits += 4) {
+    for (int bits = 2; bits <= 8; bits += bits == 4 ? 4 : 1) {
         for (size_t n = 0; n < 70; n++) {
             int8_t codes[70] = {0}, back[71];
             uint8_t words[1 + 72 + 1]; /* at an odd address, with a guard */
@@ -251,7 +273,14 @@ static void schemes_by_name(void **state)
     assert_bits(s->qkv, 8, 16);
     assert_bits(s->attention, 8, 8);
     assert_bits(s->ffn, 8, 8);
-    const char *const wrong[] = {"", "w8", "W8A8", "w8a8 ", "w4/8", "float"};
+    assert_int_equal(zq_scheme_parse(&s, "w3/8a16", NULL), ZQ_OK);
+    assert_bits(s->qkv, 8, 16);
+    assert_bits(s->attention, 8, 16);
+    assert_bits(s->ffn, 3, 16);
+    assert_int_equal(zq_scheme_parse(&s, "w2a8", NULL), ZQ_OK);
+    assert_bits(s->qkv, 2, 8);
+    assert_bits(s->ffn, 2, 8);
+    const char *const wrong[] = {"", "w8", "w1a8", "W8A8", "w8a8 ", "w4/8", "float"};
     for (size_t i = 0; i < ZQ_LEN(wrong); i++) {
         zq_error err;
         assert_int_equal(zq_scheme_parse(&s, wrong[i], &err), ZQ_EINVAL);
@@ -320,6 +349,9 @@ static void layouts_by_shape(void **state)
     assert_int_equal(layout_of("w8a8", 8, 192, ZQ_F16).scale_dtype, ZQ_F32);
     assert_int_equal(layout_of("w8a16", 8, 192, ZQ_F16).scale_dtype, ZQ_F32);
     assert_int_equal(layout_of("w8a8,k:64", 8, 192, ZQ_F16).scale_dtype, ZQ_F16);
+    assert_int_equal(layout_of("w3a8", 8, 192, ZQ_F16).spec.k_group, 64);
+    assert_int_equal(layout_of("w2a16", 8, 96, ZQ_BF16).spec.k_group, 32);
+    assert_int_equal(layout_of("w2a16,channel", 8, 96, ZQ_BF16).scale_dtype, ZQ_BF16);
     l = layout_of("w4a8,k:128", 8, 192, ZQ_F16);
     assert_true(l.fell_back && !l.spec.k_group);
     assert_false(layout_of("w4a8,channel", 8, 192, ZQ_F16).fell_back);

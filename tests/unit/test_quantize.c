@@ -43,13 +43,14 @@ static float weight_at(const struct zq_tensor *t, bool turned, size_t n_rows, si
     return x;
 }
 
+/* Bit by bit: code k of a row lies in bits [k * bits, (k + 1) * bits) of its words. */
 static int code_at(const struct zq_tensor *t, int bits, bool packed, bool turned, size_t n_rows, size_t n_cols, size_t r, size_t k)
 {
     if (!packed) return (int8_t)t->bytes[turned ? k * n_rows + r : r * n_cols + k];
-    const size_t per_word = 32 / (size_t)bits, words = (n_cols + per_word - 1) / per_word;
-    uint32_t word = 0;
-    for (size_t b = 0; b < 4; b++) word |= (uint32_t)t->bytes[4 * (r * words + k / per_word) + b] << 8 * b;
-    return (int)(word >> k % per_word * (size_t)bits & ((1u << bits) - 1)) - (1 << (bits - 1));
+    const uint8_t *row = t->bytes + r * ((n_cols * (size_t)bits + 31) / 32 * 4);
+    int code = 0;
+    for (size_t b = 0, at = k * (size_t)bits; b < (size_t)bits; b++, at++) code |= (row[at / 8] >> at % 8 & 1) << b;
+    return code - (1 << (bits - 1));
 }
 
 static bool is_embedding(const char *module)
@@ -64,8 +65,8 @@ static void check_module(const struct zq_tensor *source, const struct zq_checkpo
     const size_t groups = e.k_group ? n_cols / e.k_group : 1, length = n_cols / groups;
     const bool packed = !(e.w == 8 && (is_embedding(module) || (e.a == 8 && !e.k_group)));
     const enum zq_dtype scale_dtype = e.w == 8 && !e.k_group ? ZQ_F32 : source->dtype;
-    const size_t per_word = 32 / (size_t)e.w;
-    const struct zq_tensor *codes = packed ? part(out, module, ".weight_packed", ZQ_I32, n_rows, (n_cols + per_word - 1) / per_word)
+    const float half = (float)(1 << (e.w - 1)), low = e.w == 8 ? -127 : -half, high = half - 1;
+    const struct zq_tensor *codes = packed ? part(out, module, ".weight_packed", ZQ_I32, n_rows, (n_cols * (size_t)e.w + 31) / 32)
                                            : part(out, module, ".weight", ZQ_I8, turned ? n_cols : n_rows, turned ? n_rows : n_cols);
     const struct zq_tensor *scales = part(out, module, ".weight_scale", scale_dtype, n_rows, groups);
     if (packed) {
@@ -83,7 +84,7 @@ static void check_module(const struct zq_tensor *source, const struct zq_checkpo
                     min = fminf(min, weight_at(source, turned, n_rows, n_cols, q, k));
                 }
             }
-            float scale = e.w == 8 ? fmaxf(max, -min) / 127.0f : fmaxf(max / 7.0f, -min / 8.0f), stored;
+            float scale = e.w == 8 ? fmaxf(max, -min) / 127.0f : fmaxf(max / high, -min / half), stored;
             if (scale_dtype == ZQ_F16) scale = zq_f16_to_float(zq_float_to_f16(scale));
             if (scale_dtype == ZQ_BF16) scale = zq_bf16_to_float(zq_float_to_bf16(scale));
             if (scale == 0) scale = 1;
@@ -91,7 +92,7 @@ static void check_module(const struct zq_tensor *source, const struct zq_checkpo
             assert_true(stored == scale);
             for (size_t k = g * length; k < (g + 1) * length; k++) {
                 const float w = weight_at(source, turned, n_rows, n_cols, r, k), q = nearbyintf(w / scale);
-                const int want = (int)fmaxf(e.w == 8 ? -127 : -8, fminf(e.w == 8 ? 127 : 7, q));
+                const int want = (int)fmaxf(low, fminf(high, q));
                 assert_int_equal(code_at(codes, e.w, packed, turned, n_rows, n_cols, r, k), want);
                 error += ((double)w - want * (double)scale) * ((double)w - want * (double)scale);
                 norm += (double)w * w;
@@ -202,6 +203,12 @@ static struct expected w4a8_all(const char *m)
     if (strstr(m, "embed_tokens") || strstr(m, "wte")) return (struct expected){4, 16, strstr(m, "wte") ? 32 : 64, 0};
     return in_block(m) ? w4a8(m) : (struct expected){4, 8, 64, 0};
 }
+static struct expected w38a16_rows3(const char *m)
+{
+    return in_block(m) ? (struct expected){in_ffn(m) ? 3 : 8, 16, 0, 3} : kept;
+}
+static struct expected w3a8(const char *m) { return in_block(m) ? (struct expected){3, 8, default_group(m), 0} : kept; }
+static struct expected w2a16(const char *m) { return in_block(m) ? (struct expected){2, 16, 0, 0} : kept; }
 static struct expected w8a8_embeddings(const char *m)
 {
     if (strstr(m, "wpe")) return kept;
@@ -234,6 +241,9 @@ static void every_scheme_follows_the_definition(void **state)
         {{.scheme = "w8a8", .group = "rows:100000"}, w8a8},
         {{.scheme = "w8a8", .group = "k:32"}, w8a8_k32},
         {{.embeddings_int8 = true}, w8a8_embeddings},
+        {{.scheme = "w3/8a16", .group = "rows:3"}, w38a16_rows3},
+        {{.scheme = "w3a8"}, w3a8},
+        {{.scheme = "w2a16", .group = "channel"}, w2a16},
         {{.rules = (zq_rule[]){{".*", "w4a8"}}, .n_rules = 1}, w4a8_all},
     };
     const char *llama = make_model("llama", &tiny_llama), *gpt2 = make_model("gpt2", &tiny_gpt2);
@@ -387,6 +397,8 @@ static void remarks_say_what_matters(void **state)
     assert_remark(llama, &w4_48, "32, 64 and 128, not 48", true);
     assert_remark(gpt2, &(zq_quantize_options){.scheme = "w4a16"}, "No default group (64, 32) divides 80 input channels", true);
     assert_remark(llama, &(zq_quantize_options){.scheme = "w4a16"}, "divide", false);
+    assert_remark(gpt2, &(zq_quantize_options){.scheme = "w3/8a16"}, "only this program reads", true);
+    assert_remark(gpt2, &(zq_quantize_options){.scheme = "w3/8a16"}, "transformers must not load", false);
     assert_remark(llama, &int8, "quantized embeddings", true);
     assert_remark(llama, &split, "Q, K and V as one map and refuses different schemes for them, as layer 1 has", true);
     assert_remark(llama, &split, "gate and up", false);
@@ -424,7 +436,7 @@ static void options_are_checked(void **state)
     };
     for (size_t i = 0; i < ZQ_LEN(rules); i++)
         assert_refused(rules[i].source, out, &(zq_quantize_options){.rules = &rules[i].rule, .n_rules = 1}, rules[i].status, rules[i].words);
-    assert_refused(llama, out, &(zq_quantize_options){.scheme = "w2a8"}, ZQ_EINVAL, "w2a8");
+    assert_refused(llama, out, &(zq_quantize_options){.scheme = "w1a8"}, ZQ_EINVAL, "w1a8");
     assert_refused(llama, out, &(zq_quantize_options){.group = "k:0"}, ZQ_EINVAL, "k:0");
     assert_refused(llama, out, &(zq_quantize_options){.memory_bytes = 1 << 20}, ZQ_ENOMEM, "MiB of memory");
     assert_nothing_left(out);
