@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static struct {
     const char *model;
@@ -35,6 +36,7 @@ static zq_status decode_line(const zq_tokenizer *tokenizer, const struct records
     int32_t *ids;
     size_t n, n_bytes;
     snprintf(what, sizeof what, "line %zu", r->number);
+    if (strlen(r->text) != r->n_bytes) return fail(err, ZQ_EINVAL, "%s: a NUL byte among the ids", what);
     zq_status st = ids_parse(r->text, what, INT32_MAX, &ids, &n, err);
     if (!st) st = zq_tokenizer_decode(tokenizer, ids, n, !args.keep_special, &text, &n_bytes, err);
     if (!st && args.json) {

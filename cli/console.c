@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 struct settings settings;
 static bool bar_shown;
@@ -68,7 +69,7 @@ zq_status flush_output(zq_error *err)
 {
     errno = 0;
     if (!fflush(stdout) && !ferror(stdout)) return ZQ_OK;
-    if (!errno) errno = EIO; /* an earlier write failed, and its reason is gone */
+    if (!errno && write(STDOUT_FILENO, "\n", 1) >= 0) errno = EIO; /* an earlier write failed: its reason, unless it is gone */
     return fail_errno(err, "standard output");
 }
 

@@ -65,13 +65,14 @@ void records_free(struct records *r)
 
 zq_status ids_parse(const char *text, const char *what, int32_t max, int32_t **ids, size_t *n, zq_error *err)
 {
-    static const char between[] = ", \t\r\n";
+    static const char blank[] = " \t\r\n", after[] = ", \t\r\n";
     *n = 0;
     /* every id but the last takes two characters */
     *ids = malloc((strlen(text) / 2 + 1) * sizeof **ids);
     if (!*ids) return fail(err, ZQ_ENOMEM, "%s: out of memory", what);
-    for (const char *at = text + strspn(text, between); *at; at += strspn(at, between)) {
-        const size_t length = strcspn(at, between);
+    bool comma = false; /* behind a comma an id must follow */
+    for (const char *at = text + strspn(text, blank); *at || comma;) {
+        const size_t length = strcspn(at, after);
         char *end;
         errno = 0;
         const long value = strtol(at, &end, 10);
@@ -82,7 +83,9 @@ zq_status ids_parse(const char *text, const char *what, int32_t max, int32_t **i
             return fail(err, ZQ_EINVAL, "%s: '%.*s' is no whole number from 0 to %d", what, (int)(length < 40 ? length : 40), at, (int)max);
         }
         (*ids)[(*n)++] = (int32_t)value;
-        at = end;
+        at = end + strspn(end, blank);
+        comma = *at == ',';
+        if (comma) at += 1 + strspn(at + 1, blank);
     }
     return ZQ_OK;
 }

@@ -140,8 +140,9 @@ ZQ_API bool zq_model_is_end(const zq_model *model, int32_t id);
 /* ---- tokenizers --------------------------------------------------------------------------------------------------- */
 
 /* Opens the tokenizer of a model directory, of a folder that holds only tokenizer files, or one tokenizer file
- * (tokenizer.json under any name, vocab.txt). Folders are searched for tokenizer.json, vocab.json + merges.txt,
- * encoder.json + vocab.bpe, vocab.txt, *tokenizer.json, in this order. Immutable afterwards: threads may share it.
+ * (tokenizer.json under any name, vocab.txt, or either of two that lie side by side, such as vocab.json + merges.txt).
+ * Folders are searched for tokenizer.json, vocab.json + merges.txt, encoder.json + vocab.bpe, vocab.txt, *tokenizer.json,
+ * in this order. Immutable afterwards: threads may share it.
  * Returns ZQ_OK, ZQ_EIO (none found), ZQ_EFORMAT, ZQ_EUNSUPPORTED (names the unknown component) or ZQ_ENOMEM. */
 ZQ_API zq_status zq_tokenizer_open(zq_tokenizer **out, const char *path, zq_error *err);
 ZQ_API void zq_tokenizer_close(zq_tokenizer *tokenizer); /* accepts NULL */

@@ -7,7 +7,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -109,15 +111,31 @@ static zq_status write_all(const struct zq_output *out, const uint8_t *bytes, si
     return ZQ_OK;
 }
 
+/* Where an output goes. A file behind a link is replaced, and the link stays. A device or a pipe (/dev/null, /dev/stdout, >(command))
+ * must not be replaced by a file: *straight then is true. */
+static zq_status find_target(struct zq_output *out, const char *path, bool *straight, zq_error *err)
+{
+    char resolved[PATH_MAX];
+    struct stat info, named;
+    const bool exists = !stat(path, &info), is_link = exists && !lstat(path, &named) && S_ISLNK(named.st_mode);
+    if (exists && S_ISDIR(info.st_mode) && (errno = EISDIR)) return zq_fail_errno(err, "cannot write %s", path);
+    *straight = exists && (!S_ISREG(info.st_mode) || (is_link && !realpath(path, resolved)));
+    out->path = zq_strdup(is_link && !*straight ? resolved : path);
+    return out->path ? ZQ_OK : zq_fail(err, ZQ_ENOMEM, "%s: no memory for its path", path);
+}
+
 zq_status zq_output_open(struct zq_output *out, const char *path, zq_error *err)
 {
     *out = (struct zq_output){.fd = -1};
-    out->path = zq_strdup(path);
-    out->temporary = zq_format("%s.tmp", path);
+    bool straight;
+    zq_status st = find_target(out, path, &straight, err);
+    if (st) return st;
+    if (!straight) out->temporary = zq_format("%s.tmp", out->path);
     out->buffer = zq_alloc(BUFFER_BYTES);
-    zq_status st = ZQ_OK;
-    if (!out->path || !out->temporary || !out->buffer) {
+    if ((!straight && !out->temporary) || !out->buffer) {
         st = zq_fail(err, ZQ_ENOMEM, "%s: no memory for a write buffer", path);
+    } else if (straight) {
+        if ((out->fd = open(path, O_WRONLY | O_CLOEXEC)) < 0) st = zq_fail_errno(err, "cannot open %s", path);
     } else if ((out->fd = open(out->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0) {
         st = zq_fail_errno(err, "cannot create %s", out->temporary);
     }
@@ -156,14 +174,15 @@ zq_status zq_output_commit(struct zq_output *out, zq_error *err)
 {
     char *parent = parent_of(out->path); /* before the rename, after which nothing but the disk may fail */
     zq_status st = parent ? flush(out, err) : zq_fail(err, ZQ_ENOMEM, "%s: no memory for its path", out->path);
-    if (!st && fsync(out->fd)) st = zq_fail_errno(err, "cannot write %s", out->path);
+    if (!st && out->temporary && fsync(out->fd)) st = zq_fail_errno(err, "cannot write %s", out->path);
     if (!st) {
         const int closed = close(out->fd);
         out->fd = -1;
         if (closed) st = zq_fail_errno(err, "cannot write %s", out->path);
     }
-    if (!st && rename(out->temporary, out->path)) st = zq_fail_errno(err, "cannot rename %s to %s", out->temporary, out->path);
-    if (!st) {
+    const bool renames = out->temporary != NULL;
+    if (!st && renames && rename(out->temporary, out->path)) st = zq_fail_errno(err, "cannot rename %s to %s", out->temporary, out->path);
+    if (!st && renames) {
         zq_free(out->temporary);
         out->temporary = NULL;
         st = zq_sync_directory(parent, err);

@@ -24,10 +24,11 @@ bool zq_is_directory(const char *path);
 /* dir + "/" + name; NULL if out of memory. */
 char *zq_path_join(const char *dir, const char *name);
 
-/* An output file that is written under a temporary name beside its place and renamed by commit. */
+/* An output file that is written under a temporary name beside its place and renamed by commit. What exists and is no file (a device, a
+ * pipe) is written straight. */
 struct zq_output {
     int fd;
-    char *path, *temporary;
+    char *path, *temporary; /* temporary NULL: written straight, or renamed already */
     uint64_t written;
     uint8_t *buffer; /* collects small writes */
     size_t buffered;

@@ -117,7 +117,10 @@ static zq_status compare_output(struct job *job, const char *out, zq_error *err)
 static zq_status meet_output(struct job *job, zq_error *err)
 {
     const char *out = job->place.out;
-    if (!zq_file_exists(out)) return ZQ_OK;
+    struct stat info;
+    if (lstat(out, &info)) return ZQ_OK;
+    if (!S_ISDIR(info.st_mode) && !S_ISLNK(info.st_mode))
+        return zq_fail(err, ZQ_EEXIST, "%s exists and is no directory: only directories are replaced", out);
     if (!job->options->resume)
         return job->options->force ? ZQ_OK : zq_fail(err, ZQ_EEXIST, "%s exists already: --force replaces it, --resume compares it", out);
     zq_error reason = {0};

@@ -78,11 +78,13 @@ static zq_status open_any_json(zq_tokenizer **out, const char *dir, zq_error *er
     return st;
 }
 
+/* What a folder is searched for, in this order. */
+static const struct {
+    const char *vocab, *merges; /* merges NULL: a single file */
+} files[] = {{"tokenizer.json", NULL}, {"vocab.json", "merges.txt"}, {"encoder.json", "vocab.bpe"}, {"vocab.txt", NULL}};
+
 static zq_status open_folder(zq_tokenizer **out, const char *dir, zq_error *err)
 {
-    static const struct {
-        const char *vocab, *merges; /* merges NULL: a single file */
-    } files[] = {{"tokenizer.json", NULL}, {"vocab.json", "merges.txt"}, {"encoder.json", "vocab.bpe"}, {"vocab.txt", NULL}};
     for (size_t i = 0; i < ZQ_LEN(files); i++) {
         char *path = NULL, *merges = NULL;
         if (!has(dir, files[i].vocab, &path)) continue;
@@ -104,22 +106,27 @@ static zq_status open_folder(zq_tokenizer **out, const char *dir, zq_error *err)
     return open_any_json(out, dir, err);
 }
 
-static zq_status open_text_file(zq_tokenizer **out, const char *path, zq_error *err)
+/* One of two files that belong together stands for both; the other lies beside it. */
+static zq_status open_file(zq_tokenizer **out, const char *path, const char *dir, const char *name, zq_error *err)
 {
-    const char *slash = strrchr(path, '/');
-    char *dir = slash == path ? zq_strdup("/") : slash ? zq_strndup(path, (size_t)(slash - path)) : zq_strdup(".");
-    if (!dir) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for a path", path);
-    const zq_status st = open_wordpiece(out, dir, path, err);
-    zq_free(dir);
-    return st;
+    for (size_t i = 0; i < ZQ_LEN(files); i++) {
+        if (files[i].merges && (!strcmp(name, files[i].vocab) || !strcmp(name, files[i].merges)))
+            return open_bpe(out, dir, files[i].vocab, files[i].merges, err);
+    }
+    const size_t n = strlen(name);
+    return n > 4 && !strcmp(name + n - 4, ".txt") ? open_wordpiece(out, dir, path, err) : open_json(out, path, err);
 }
 
 zq_status zq_tokenizer_open(zq_tokenizer **out, const char *path, zq_error *err)
 {
     *out = NULL;
     if (zq_is_directory(path)) return open_folder(out, path, err);
-    const size_t n = strlen(path);
-    return n > 4 && !strcmp(path + n - 4, ".txt") ? open_text_file(out, path, err) : open_json(out, path, err);
+    const char *slash = strrchr(path, '/');
+    char *dir = slash == path ? zq_strdup("/") : slash ? zq_strndup(path, (size_t)(slash - path)) : zq_strdup(".");
+    if (!dir) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for a path", path);
+    const zq_status st = open_file(out, path, dir, slash ? slash + 1 : path, err);
+    zq_free(dir);
+    return st;
 }
 
 void zq_tokenizer_close(zq_tokenizer *t)

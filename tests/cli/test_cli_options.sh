@@ -97,6 +97,9 @@ if [ -w /dev/full ]; then
     "$zq" inspect $model > /dev/full 2> "$stderr"
     rc=$? ; : > "$stdout"
     expect_error "full disk" 7 "standard output"
+    "$zq" quantize $model -o "$tmp/none" --dry-run --json > /dev/full 2> "$stderr" # more than stdio keeps until the end
+    rc=$?
+    expect_error "full disk at once" 7 "standard output"
 else
     skip "full disk" "no /dev/full"
 fi

@@ -49,6 +49,12 @@ expect_output "special tokens are kept" "H<|endoftext|>"
 echo '40 x' > "$input"
 run "$zq" tokenize $model --decode
 expect_error "not a number" 2 "line 1: 'x'"
+echo '40,,1' > "$input"
+run "$zq" tokenize $model --decode
+expect_error "nothing between commas" 2 "line 1: ''"
+printf '40\0 1\n' > "$input"
+run "$zq" tokenize $model --decode
+expect_error "a NUL byte" 2 "line 1: a NUL byte"
 echo '40 4096' > "$input"
 run "$zq" tokenize $model --decode
 expect_error "id outside the vocabulary" 2 "4096"

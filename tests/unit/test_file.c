@@ -11,6 +11,7 @@
 #include "scratch.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 static void assert_file_is(const char *path, const char *text)
@@ -190,16 +191,49 @@ static void a_temporary_file_shows_nothing_before_commit(void **state)
     assert_non_null(strstr(err.message, "no/such/dir"));
 }
 
-/* The target is a directory: the rename fails after everything was written. */
-static void a_failed_rename_leaves_nothing(void **state)
+/* The target has become a directory: the rename fails after everything was written. One that is there before is seen at once. */
+static void a_directory_is_never_replaced(void **state)
 {
     (void)state;
     make_directory("blocked");
+    struct zq_output out;
+    assert_int_equal(zq_output_open(&out, scratch_path("blocked/file"), NULL), ZQ_OK);
+    assert_int_equal(zq_output_write(&out, "x", 1, NULL), ZQ_OK);
     make_directory("blocked/file");
     zq_error err = {0};
-    assert_int_equal(zq_file_write(scratch_path("blocked/file"), "x", 1, &err), ZQ_EIO);
-    assert_non_null(strstr(err.message, "blocked/file"));
+    assert_int_equal(zq_output_commit(&out, &err), ZQ_EIO);
+    assert_non_null(strstr(err.message, "rename"));
     assert_int_equal(scratch_count(scratch_path("blocked")), 1);
+    assert_int_equal(zq_output_open(&out, scratch_path("blocked/file"), &err), ZQ_EIO);
+    assert_non_null(strstr(err.message, "cannot write"));
+    assert_int_equal(scratch_count(scratch_path("blocked")), 1);
+}
+
+/* What a link leads to is replaced, and a pipe or a device is written: neither gives way to a file. */
+static void links_and_devices_stay(void **state)
+{
+    (void)state;
+    make_directory("links");
+    make_directory("elsewhere");
+    char link[400], pipe[400], text[8] = "";
+    snprintf(link, sizeof link, "%s", scratch_path("links/link"));
+    snprintf(pipe, sizeof pipe, "%s", scratch_path("links/pipe"));
+    struct stat info;
+    assert_int_equal(symlink(scratch_text("elsewhere/file", "old"), link), 0);
+    assert_int_equal(zq_file_write(link, "new", 3, NULL), ZQ_OK);
+    assert_file_is(scratch_path("elsewhere/file"), "new");
+    assert_true(!lstat(link, &info) && S_ISLNK(info.st_mode));
+    assert_int_equal(scratch_count(scratch_path("elsewhere")), 1);
+
+    assert_int_equal(mkfifo(pipe, 0666), 0);
+    const int fd = open(pipe, O_RDWR | O_NONBLOCK);
+    assert_true(fd >= 0);
+    assert_int_equal(zq_file_write(pipe, "data", 4, NULL), ZQ_OK);
+    assert_int_equal(read(fd, text, sizeof text), 4);
+    assert_string_equal(text, "data");
+    close(fd);
+    assert_true(!lstat(pipe, &info) && S_ISFIFO(info.st_mode));
+    assert_int_equal(scratch_count(scratch_path("links")), 2);
 }
 
 /* The old file has 3 bytes. Looking with stat, since reading would count as an allocation of the operation. */
@@ -286,7 +320,8 @@ int main(void)
         cmocka_unit_test(paths_are_told_apart),
         cmocka_unit_test(an_output_is_whole_or_absent),
         cmocka_unit_test(a_temporary_file_shows_nothing_before_commit),
-        cmocka_unit_test(a_failed_rename_leaves_nothing),
+        cmocka_unit_test(a_directory_is_never_replaced),
+        cmocka_unit_test(links_and_devices_stay),
         cmocka_unit_test(outputs_survive_failing_allocations),
         cmocka_unit_test(trees_are_removed),
         cmocka_unit_test(directories_are_synced),

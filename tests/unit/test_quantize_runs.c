@@ -41,6 +41,10 @@ static void an_existing_output_needs_force(void **state)
     assert_int_equal(zq_quantize(source, link, &(zq_quantize_options){.force = true}, NULL, NULL), ZQ_OK);
     assert_int_equal(scratch_count(source), 2);
     assert_same_tree(out, link);
+    /* and a file is no output of ours, with force or without */
+    const char *file = scratch_text("file", "precious");
+    assert_refused(source, file, &(zq_quantize_options){.force = true}, ZQ_EEXIST, "is no directory");
+    assert_true(exists("%s", file) && !exists("%s.partial", file));
 }
 
 static void a_finished_output_needs_no_resume(void **state)

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 /* An empty folder below the scratch directory. */
 static const char *folder(const char *name)
@@ -88,6 +89,12 @@ static void test_order_of_files(void **state)
     EXPECT(dir, "a", 1);
     EXPECT(scratch_path("order/20B_tokenizer.json"), "a", 2);
     EXPECT(scratch_path("order/vocab.txt"), "a", 1, 3, 2);
+    EXPECT(scratch_path("order/encoder.json"), "a", 4); /* either of two stands for both */
+    EXPECT(scratch_path("order/vocab.bpe"), "a", 4);
+    EXPECT(scratch_path("order/vocab.json"), "a", 5);
+    EXPECT(scratch_path("order/merges.txt"), "a", 5);
+    assert_int_equal(unlink(scratch_path("order/merges.txt")), 0);
+    open_bad(scratch_path("order/vocab.json"), ZQ_EIO, "merges.txt");
     open_bad(scratch_path("nowhere"), ZQ_EIO, "nowhere");
 }
 
