@@ -62,7 +62,11 @@ measure() {
     local row=$work/$1.row
     shift 7
     [ -s "$row" ] && return
-    [ "$method" = off ] || how=(--lkd "$method" --data "$data" "$@")
+    case $method in
+    off) ;;
+    gptq | awq) how=(--method "$method" --data "$data" "$@") ;;
+    *) how=(--lkd "$method" --data "$data" "$@") ;;
+    esac
     if ! "$zq" quantize "$model" -o "$work/out" --scheme "$scheme" ${group:+--group "$group"} "${how[@]}" --dry-run --json --quiet \
         > "$work/plan" 2> "$work/error"; then
         echo "$name: left out: $(cat "$work/error")" >&2

@@ -13,7 +13,7 @@ enum { MAX_RULES = 64 };
 
 static struct {
     const char *model, *output, *scheme, *group, *embeddings;
-    const char *lkd, *data, *loss;
+    const char *lkd, *method, *data, *loss;
     size_t samples, length, iterations, batch;
     float rate, holdout, time_budget;
     uint64_t memory, seed;
@@ -77,7 +77,7 @@ static void print_json_report(const zq_quantize_report *report)
 static zq_status plan(zq_quantize_options options, zq_error *err)
 {
     zq_quantize_report *report;
-    const bool distils = args.lkd && strcmp(args.lkd, "off");
+    const bool distils = args.method || (args.lkd && strcmp(args.lkd, "off"));
     options.dry_run = true;
     if (!args.dry_run) options.note = NULL; /* the real run repeats them */
     zq_status st = zq_quantize(args.model, args.output, &options, &report, err);
@@ -121,6 +121,7 @@ static zq_status quantize(zq_error *err)
         .n_rules = args.n_rules,
         .embeddings_int8 = args.embeddings != NULL,
         .lkd = args.lkd,
+        .method = args.method,
         .data = args.data,
         .samples = args.samples,
         .length = args.length,
@@ -149,7 +150,8 @@ static const struct option options[] = {
     {"set", 0, "RULE", read_set, NULL, "REGEX=SCHEME[,GROUP] for modules whose whole name matches; the last match wins"},
     {"ignore", 0, "REGEX", read_ignore, NULL, "leave these modules as they are: --set REGEX=float"},
     {"embeddings", 0, "int8", read_text, &args.embeddings, "quantize token embedding and head, one scale per row"},
-    {"lkd", 0, "METHOD", read_text, &args.lkd, "off (default), paper, fast, full or gptq: let each block learn from its original"},
+    {"lkd", 0, "METHOD", read_text, &args.lkd, "off (default), paper, fast or full: let each block learn from its original"},
+    {"method", 0, "NAME", read_text, &args.method, "gptq or awq instead: codes by a known method alone, to compare with"},
     {"data", 0, "SOURCES", read_text, &args.data, "self (default), random or FILE, each with :WEIGHT; commas between several"},
     {"samples", 0, "N", read_count, &args.samples, "sequences to learn from"},
     {"length", 0, "T", read_count, &args.length, "tokens of each"},

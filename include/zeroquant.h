@@ -405,7 +405,8 @@ typedef struct zq_quantize_options {
     bool embeddings_int8;    /* token embedding and head: 8 bit, one scale per row, float activations */
     /* Layer-by-layer distillation: each block learns from its original, one at a time. */
     const char *lkd;         /* "off" (NULL); "paper": trained by AdamW from the original's inputs, as published; "fast": codes in closed form
-                              * from statistics of the quantized inputs; "full": those, then trained; "gptq": a baseline */
+                              * from statistics of the quantized inputs; "full": those, then trained */
+    const char *method;      /* NULL; "gptq" or "awq": a known method alone, to compare with, on the same data; not with lkd */
     const char *data;        /* what on: "FILE[:WEIGHT]", "random" or "self", several with commas; "self" (NULL): the model's own text */
     size_t samples, length;  /* sequences and tokens of each; 0: the method's */
     size_t iterations, batch; /* steps of a block and samples of a step; 0: the method's */

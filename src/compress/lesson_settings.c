@@ -12,22 +12,32 @@ static const double DEFAULT_HOLDOUT = 0.1;
 
 static size_t either(size_t wish, size_t encoder, size_t otherwise) { return wish ? wish : encoder ? encoder : otherwise; }
 
-static zq_status unknown_method(const char *name, zq_error *err)
+/* What --lkd and --method ask for; *out NULL: neither. */
+static zq_status find_method(const struct zq_method **out, const zq_quantize_options *o, zq_error *err)
 {
-    char names[128] = "off";
-    for (const struct zq_method *m = zq_methods; m->name; m++) {
-        const size_t n = strlen(names);
-        snprintf(names + n, sizeof names - n, ", %s", m->name);
+    const char *lkd = o->lkd && strcmp(o->lkd, "off") ? o->lkd : NULL, *name = o->method ? o->method : lkd;
+    *out = NULL;
+    if (o->method && lkd) return zq_fail(err, ZQ_EINVAL, "the method %s stands alone: it is no part of distillation (%s)", o->method, lkd);
+    if (!name) return ZQ_OK;
+    const struct zq_method *m = zq_method_find(name);
+    if (m && m->alone == (o->method != NULL)) {
+        *out = m;
+        return ZQ_OK;
     }
-    return zq_fail(err, ZQ_EINVAL, "unknown method of distillation '%s'; valid are %s", name, names);
+    char names[128] = "";
+    for (m = zq_methods; m->name; m++) {
+        const size_t n = strlen(names);
+        if (m->alone == (o->method != NULL)) snprintf(names + n, sizeof names - n, "%s%s", n ? ", " : o->method ? "" : "off, ", m->name);
+    }
+    return zq_fail(err, ZQ_EINVAL, "unknown method %s'%s'; valid are %s", o->method ? "" : "of distillation ", name, names);
 }
 
 zq_status zq_lesson_settle(struct zq_lesson_settings *out, const zq_quantize_options *o, const struct zq_config *config, zq_error *err)
 {
     *out = (struct zq_lesson_settings){0};
-    if (!o->lkd || !strcmp(o->lkd, "off")) return ZQ_OK;
-    const struct zq_method *m = zq_method_find(o->lkd);
-    if (!m) return unknown_method(o->lkd, err);
+    const struct zq_method *m;
+    const zq_status st = find_method(&m, o, err);
+    if (st || !m) return st;
     const bool encoder = config->kind != ZQ_DECODER;
     *out = (struct zq_lesson_settings){.method = m, .data = o->data ? o->data : "self", .n = o->samples ? o->samples : m->n_samples};
     out->length = either(o->length, encoder ? m->encoder_length : 0, m->length);
@@ -60,7 +70,8 @@ zq_status zq_lesson_describe(json_t *options, const struct zq_lesson_settings *s
     json_t *data;
     zq_status st = zq_samples_identity(&data, s->data, err);
     if (st) return st;
-    json_t *more = json_pack("{s:s, s:O, s:I, s:I, s:I, s:I, s:f, s:s, s:f, s:I}", "lkd", s->method->name, "data", data, "samples", (json_int_t)s->n,
+    json_t *more = json_pack("{s:s, s:O, s:I, s:I, s:I, s:I, s:f, s:s, s:f, s:I}", s->method->alone ? "method" : "lkd", s->method->name,
+                             "data", data, "samples", (json_int_t)s->n,
                              "length", (json_int_t)s->length, "iterations", (json_int_t)s->solve.n_iterations, "batch", (json_int_t)s->solve.batch,
                              "rate", s->solve.rate, "loss", s->solve.loss == ZQ_LOSS_KL ? "kl" : "mse", "holdout", s->solve.holdout, "seed",
                              (json_int_t)s->solve.seed);

@@ -80,7 +80,7 @@ static void collect(struct stage *g, const float *x, size_t n)
 {
     struct zq_student *s = g->s;
     swap_biases(g);
-    zq_student_reach(s, &(struct zq_student_batch){x, g->lengths, n}, true, g->at);
+    zq_student_reach(s, &(struct zq_student_batch){x, g->lengths, n}, !g->options->published, g->at);
     swap_biases(g);
     const struct zq_student_input *in = input_at(s, g->at);
     const float *read = NULL;
@@ -88,6 +88,7 @@ static void collect(struct stage *g, const float *x, size_t n)
         if (!has(g, r)) continue;
         const struct zq_student_linear *l = &s->linear[r];
         read = zq_student_read(s, l, in);
+        if (g->options->published) continue; /* T follows from H */
         if (g->residual) {
             const float *now = residual_at(s, g->at);
             for (size_t i = 0; i < s->n_tokens * l->n_rows; i++) g->y[r][i] += (float)g->options->carry * (g->residual[i] - now[i]);
@@ -130,7 +131,7 @@ static void solve_map(struct stage *g, int r, const struct zq_solution *solution
 {
     struct zq_student_linear *l = &g->s->linear[r];
     struct zq_quadratic q = {&g->gram, &l->layout, l->n_rows, l->n_cols, g->t[r], l->fake, solution->scales[r], g->panel, g->sums};
-    zq_scales_search(&q, l->w);
+    if (!g->options->published) zq_scales_search(&q, l->w);
     if (g->factored) zq_gptq(&q);
     else zq_scales_round(&q, l->w);
     for (int i = 0; i < g->options->n_sweeps; i++) {
@@ -200,7 +201,7 @@ static zq_status solve_stage(struct stage *g, struct zq_solution *solution, zq_e
     for (size_t i = 0; i < at_once; i++) g->lengths[i] = d->length;
     for (size_t i = 0; i < n; i += at_once) {
         const size_t count = n - i < at_once ? n - i : at_once;
-        teach(g, d->teacher_x + i * n_values, count);
+        if (!g->options->published) teach(g, d->teacher_x + i * n_values, count);
         collect(g, d->student_x + i * n_values, count);
     }
     const float added = zq_gram_finish(&g->gram, g->n_tokens, g->biased, g->options->damp);
@@ -222,7 +223,7 @@ zq_status zq_closed_run(struct zq_student *s, const struct zq_solve_samples *sam
             struct stage g = {.s = s, .samples = samples, .options = options, .at = (enum zq_student_stage)at, .biased = form & 1, .biases = biases};
             for (int r = 0; r < ZQ_N_LINEARS; r++) {
                 const struct zq_student_linear *l = &s->linear[r];
-                if (l->n_rows && maps_at[at] & 1u << r && l->layout.spec.w_bits != 16 && l->has_bias == g.biased &&
+                if (l->n_rows && maps_at[at] & 1u << r && l->layout.spec.w_bits != 16 && (!options->published && l->has_bias) == g.biased &&
                     (l->layout.spec.a_bits == 8) == (form >= 2)) g.maps |= 1u << r;
             }
             if (g.maps && !st) st = solve_stage(&g, solution, err);

@@ -9,6 +9,8 @@ struct zq_closed_options {
     double carry; /* share of the residual stream's error that the maps which add to the stream should make up for */
     double damp;  /* share of the mean of H's diagonal that is added to it, pulling codes to the original weights */
     int n_sweeps; /* of coordinate descent, at most */
+    bool published; /* GPTQ as published: moments of the original block's float inputs, scales as the solution has them; biases stay.
+                     * mix, carry and n_sweeps are 0 */
 };
 
 /* Leaves codes, scales and `fake` of the quantized maps, and in biases [n_rows] (NULL where a map has none; they come as copies of

@@ -1,6 +1,5 @@
 /* `fast`: no training. Outliers of activations are smoothed where that lowers the error of the block as rounded to nearest; then
- * the maps are solved in closed form, each for the inputs that the solved ones before it give. `gptq` is the published method
- * on the same road: no smoothing, no teacher, no descent. */
+ * the maps are solved in closed form, each for the inputs that the solved ones before it give. */
 #include "distill/closed.h"
 #include "distill/smooth.h"
 
@@ -133,16 +132,18 @@ static void exchange_biases(struct work *w)
     }
 }
 
-static zq_status solve(struct work *w, const struct zq_closed_options *options, bool smooths, struct zq_solution *solution, zq_error *err)
+static zq_status solve(struct work *w, struct zq_solution *solution, zq_error *err)
 {
+    /* mix and carry of one half: with all of the teacher's term the few samples are followed too closely */
+    static const struct zq_closed_options options = {.mix = 0.5, .carry = 0.5, .damp = 0.01, .n_sweeps = 10};
     struct zq_student *s = w->s;
     if (!zq_solution_nearest(solution, s)) return zq_fail(err, ZQ_EFORMAT, "a weight of the block is NaN or infinite, which has no integer code");
     solution->before = judge_held(w);
     solution->fell_back = false;
-    if (smooths) smooth(w);
+    smooth(w);
     for (int r = 0; r < ZQ_N_LINEARS; r++)
         if (w->biases[r]) memcpy(w->biases[r], s->linear[r].bias, s->linear[r].n_rows * sizeof(float));
-    zq_status st = zq_closed_run(s, w->samples, options, w->biases, solution, err);
+    zq_status st = zq_closed_run(s, w->samples, &options, w->biases, solution, err);
     if (st) return st;
     exchange_biases(w);
     solution->after = judge_held(w);
@@ -152,31 +153,15 @@ static zq_status solve(struct work *w, const struct zq_closed_options *options, 
     return ZQ_OK;
 }
 
-static zq_status run(struct zq_student *s, const struct zq_solve_samples *samples, const struct zq_closed_options *options, bool smooths,
-                     const struct zq_solve_options *o, struct zq_solution *solution, zq_error *err)
+zq_status zq_solve_fast(struct zq_student *s, const struct zq_solve_samples *samples, const struct zq_solve_options *options,
+                        struct zq_solution *solution, zq_error *err)
 {
     struct work w = {.s = s, .samples = samples};
     if (!samples->n || samples->length > s->max_tokens || samples->n_held >= samples->n)
         return zq_fail(err, ZQ_EINVAL, "%zu samples of %zu tokens, %zu of them held out, leave nothing to learn from", samples->n, samples->length,
                        samples->n_held);
-    zq_status st = take(&w) ? solve(&w, options, smooths, solution, err) : zq_fail(err, ZQ_ENOMEM, "no memory to solve a block");
+    zq_status st = take(&w) ? solve(&w, solution, err) : zq_fail(err, ZQ_ENOMEM, "no memory to solve a block");
     give(&w);
-    if (!st && o->tick) st = o->tick(o->user, err);
+    if (!st && options->tick) st = options->tick(options->user, err);
     return st;
-}
-
-/* mix and carry of one half: with all of the teacher's term the few samples are followed too closely */
-static const struct zq_closed_options fast = {.mix = 0.5, .carry = 0.5, .damp = 0.01, .n_sweeps = 10};
-static const struct zq_closed_options gptq = {.damp = 0.01};
-
-zq_status zq_solve_fast(struct zq_student *s, const struct zq_solve_samples *samples, const struct zq_solve_options *options,
-                        struct zq_solution *solution, zq_error *err)
-{
-    return run(s, samples, &fast, true, options, solution, err);
-}
-
-zq_status zq_solve_gptq(struct zq_student *s, const struct zq_solve_samples *samples, const struct zq_solve_options *options,
-                        struct zq_solution *solution, zq_error *err)
-{
-    return run(s, samples, &gptq, false, options, solution, err);
 }

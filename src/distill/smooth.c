@@ -70,22 +70,42 @@ static void scale_maker(struct zq_student *s, enum zq_smooth_place place, size_t
     }
 }
 
-void zq_smooth_apply(struct zq_student *s, enum zq_smooth_place place, const signed char *exponents, bool undo)
+/* By what columns are multiplied: values, or powers of two. */
+struct factors {
+    const float *values;
+    const signed char *exponents;
+    bool undo;
+};
+
+static float factor_of(const struct factors *f, size_t channel)
+{
+    return f->values ? f->values[channel] : ldexpf(1, f->undo ? -f->exponents[channel] : f->exponents[channel]);
+}
+
+static void apply(struct zq_student *s, enum zq_smooth_place place, const struct factors *f)
 {
     const size_t n = zq_smooth_channels(s, place);
     const unsigned maps = readers(s, place);
-    float powers[2 * MAX_EXPONENT + 1];
-    for (int e = -MAX_EXPONENT; e <= MAX_EXPONENT; e++) powers[e + MAX_EXPONENT] = ldexpf(1, undo ? -e : e);
-    for (size_t i = 0; i < n; i++) scale_maker(s, place, i, powers[MAX_EXPONENT - exponents[i]]);
+    for (size_t i = 0; i < n; i++) scale_maker(s, place, i, 1 / factor_of(f, i));
     for (int r = 0; r < ZQ_N_LINEARS && n; r++) {
         struct zq_student_linear *l = &s->linear[r];
         if (!(maps & 1u << r)) continue;
         for (size_t i = 0; i < l->n_cols; i++) {
-            const float by = powers[MAX_EXPONENT + exponents[channel_of(s, place, i)]];
+            const float by = factor_of(f, channel_of(s, place, i));
             if (by == 1) continue;
             for (size_t k = i; k < l->n_rows * l->n_cols; k += l->n_cols) l->w[k] *= by;
         }
     }
+}
+
+void zq_smooth_apply(struct zq_student *s, enum zq_smooth_place place, const signed char *exponents, bool undo)
+{
+    apply(s, place, &(struct factors){.exponents = exponents, .undo = undo});
+}
+
+void zq_smooth_scale(struct zq_student *s, enum zq_smooth_place place, const float *factors)
+{
+    apply(s, place, &(struct factors){.values = factors});
 }
 
 static const struct zq_student_input *input_of(const struct zq_student *s, enum zq_smooth_place place)
@@ -103,6 +123,13 @@ void zq_smooth_largest(const struct zq_student *s, enum zq_smooth_place place, f
             if (size > largest[channel]) largest[channel] = size;
         }
     }
+}
+
+void zq_smooth_sums(const struct zq_student *s, enum zq_smooth_place place, double *sums)
+{
+    const struct zq_student_input *in = input_of(s, place);
+    for (size_t t = 0; t < s->n_tokens; t++)
+        for (size_t i = 0; i < in->n; i++) sums[channel_of(s, place, i)] += (double)fabsf(in->f[t * in->n + i]);
 }
 
 void zq_smooth_exponents(const struct zq_student *s, enum zq_smooth_place place, const float *largest, double share, float *weights,

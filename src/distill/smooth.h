@@ -13,6 +13,10 @@ enum zq_smooth_place { ZQ_SMOOTH_NORM1, ZQ_SMOOTH_NORM2, ZQ_SMOOTH_VALUES, ZQ_SM
 size_t zq_smooth_channels(const struct zq_student *s, enum zq_smooth_place place);
 /* Multiplies what makes channel i by 2^-exponents[i] and the columns that read it by 2^exponents[i]; undo: the other way round. */
 void zq_smooth_apply(struct zq_student *s, enum zq_smooth_place place, const signed char *exponents, bool undo);
+/* The same with any factors [channels] > 0 of the columns, which change the function by rounding. */
+void zq_smooth_scale(struct zq_student *s, enum zq_smooth_place place, const float *factors);
+/* Adds |value| of each channel over the tokens of the latest float pass that reached the place to sums [channels]. */
+void zq_smooth_sums(const struct zq_student *s, enum zq_smooth_place place, double *sums);
 /* Largest |value| of each channel in the latest float pass that reached the place: largest [channels] only grows. */
 void zq_smooth_largest(const struct zq_student *s, enum zq_smooth_place place, float *largest);
 /* exponents [channels]: s = largest^share / weight^(1 - share), weight the largest of a channel's columns, about their geometric

@@ -21,7 +21,8 @@ const struct zq_method zq_methods[] = {
      .encoder_length = 128, .encoder_iterations = 100, .encoder_batch = 32, .bytes = no_bytes, .run = zq_solve_paper},
     {.name = "fast", .n_samples = 64, .length = 256, .n_iterations = 1, .batch = 8, .bytes = zq_fast_bytes, .run = zq_solve_fast},
     {.name = "full", .trains = true, .n_samples = 64, .length = 256, .n_iterations = 200, .batch = 8, .bytes = zq_full_bytes, .run = zq_solve_full},
-    {.name = "gptq", .n_samples = 64, .length = 256, .n_iterations = 1, .batch = 8, .bytes = zq_fast_bytes, .run = zq_solve_gptq},
+    {.name = "gptq", .alone = true, .n_samples = 64, .length = 256, .n_iterations = 1, .batch = 8, .bytes = zq_gptq_bytes, .run = zq_solve_gptq},
+    {.name = "awq", .alone = true, .n_samples = 64, .length = 256, .n_iterations = 1, .batch = 8, .bytes = zq_awq_bytes, .run = zq_solve_awq},
     {0},
 };
 

@@ -51,6 +51,7 @@ typedef zq_status zq_solve_fn(struct zq_student *s, const struct zq_solve_sample
 
 struct zq_method {
     const char *name;
+    bool alone;             /* no distillation: `--method` names it, not `--lkd` */
     bool trains, adam;      /* needs gradients; and the optimizer's memory, which also trains maps that stay float: struct zq_student_options */
     size_t n_samples, length, n_iterations, batch; /* defaults; length also bounded by the model's limit */
     double rate;
@@ -66,11 +67,15 @@ extern const struct zq_method zq_methods[];
 
 /* paper.c: trains all parameters from the teacher's inputs, as the paper describes. */
 zq_solve_fn zq_solve_paper;
-/* fast.c: solves map by map in closed form, without training; and GPTQ alone, to compare with. */
-zq_solve_fn zq_solve_fast, zq_solve_gptq;
+/* fast.c: solves map by map in closed form, without training. */
+zq_solve_fn zq_solve_fast;
 size_t zq_fast_bytes(const struct zq_student *s);
 /* full.c: what `fast` gives, then trained roundings, scales and biases. */
 zq_solve_fn zq_solve_full;
 size_t zq_full_bytes(const struct zq_student *s);
+/* alone.c: published methods without distillation, to compare with. */
+zq_solve_fn zq_solve_gptq, zq_solve_awq;
+size_t zq_gptq_bytes(const struct zq_student *s);
+size_t zq_awq_bytes(const struct zq_student *s);
 
 #endif

@@ -112,7 +112,9 @@ refused() {
     grep -q -- "$words" "$work/err" || fail "$*: $(cat "$work/err")"
     [ -e "$work/refused" ] && fail "$* left an output"
 }
-refused 2 "valid are off, paper" --lkd papre
+refused 2 "valid are off, paper, fast, full$" --lkd papre
+refused 2 "valid are gptq, awq$" --lkd off --method paper
+refused 2 "stands alone" --lkd paper --method gptq
 refused 3 "cannot open" --lkd paper --data "$work/no-such-file"
 refused 2 "is no source" --lkd paper --data ":1"
 refused 9 "above the model's limit" --lkd paper --length 100000

@@ -394,9 +394,156 @@ static void test_full_never_worse(void **state)
     }
 }
 
-/* ---- both -------------------------------------------------------------------------------------------------------------- */
+/* ---- published methods alone ---------------------------------------------------------------------------------------- */
 
-static const char *const methods[] = {"fast", "full"};
+static const enum zq_linear_role read_at[][2] = {{ZQ_QKV, ZQ_K}, {ZQ_O, ZQ_O}, {ZQ_GATE, ZQ_UP}, {ZQ_DOWN, ZQ_DOWN}};
+
+static enum zq_linear_role reader(const struct lesson *l, int stage)
+{
+    return l->s->linear[read_at[stage][0]].n_rows ? read_at[stage][0] : read_at[stage][1];
+}
+
+static const struct zq_student_input *inputs(const struct lesson *l, int stage)
+{
+    return (const struct zq_student_input *[]){&l->s->attention_in, &l->s->o_in, &l->s->ffn_in, &l->s->down_in}[stage];
+}
+
+/* The original block's input of a stage for the samples that are learned from, a batch after the other. */
+static const float *next_inputs(struct lesson *l, const float *x, int stage, size_t first)
+{
+    size_t lengths[BATCH];
+    for (size_t i = 0; i < BATCH; i++) lengths[i] = LENGTH;
+    const size_t left = SAMPLES - 4 - first, n = left < BATCH ? left : BATCH;
+    zq_student_reach(l->s, &(struct zq_student_batch){x + first * LENGTH * WIDTH, lengths, n}, false, (enum zq_student_stage)stage);
+    return inputs(l, stage)->f;
+}
+
+/* The first rows of the map that a stage of the original block has, as a problem of their own. */
+static void fill_from_block(struct map *m, struct lesson *l, const float *x, int stage)
+{
+    const struct zq_student_linear *map = &l->s->linear[reader(l, stage)];
+    const size_t n = map->n_cols;
+    double trace = 0;
+    memset(m, 0, sizeof *m);
+    for (size_t i = 0; i < SAMPLES - 4; i += BATCH) {
+        const float *in = next_inputs(l, x, stage, i);
+        for (size_t t = 0; t < l->s->n_tokens; t++)
+            for (size_t a = 0; a < n; a++)
+                for (size_t b = 0; b < n; b++) m->full[a][b] += (double)in[t * n + a] * in[t * n + b];
+    }
+    for (size_t a = 0; a < n; a++) trace += m->full[a][a];
+    for (size_t a = 0; a < n; a++) m->full[a][a] += 0.01 * trace / (double)n;
+    memcpy(m->weights, map->w, ROWS * n * sizeof(float));
+    memcpy(m->scales, l->solution.scales[reader(l, stage)], ROWS * sizeof(float));
+}
+
+/* Moments of floats that the quantized blocks before give, scales of round-to-nearest, and nothing else: codes of every stage, biases and
+ * norms. */
+static void test_gptq_alone(void **state)
+{
+    (void)state;
+    static struct map m;
+    static float other[VALUES], want[N];
+    double shares = 0;
+    for (size_t f = 0; f < ZQ_LEN(families); f++) {
+        struct lesson *start = open_lesson(families[f], "w4a8,channel", 2), *l = open_lesson(families[f], "w4a8,channel", 2);
+        uint64_t seed = 4;
+        for (size_t i = 0; i < VALUES; i++) other[i] = l->x[i] * (i % WIDTH < 9 ? 1.6f : 1) + symmetric(&seed) / 8;
+        l->samples.student_x = other;
+        assert_int_equal(zq_method_find("gptq")->run(l->s, &l->samples, &plain, &l->solution, NULL), ZQ_OK);
+        assert_false(l->solution.fell_back);
+        assert_true(zq_solution_nearest(&start->solution, start->s));
+        assert_memory_equal(l->s->params, start->s->params, l->s->n_params * sizeof(float));
+        shares += l->solution.after / l->solution.before / (double)ZQ_LEN(families);
+        size_t n_same = 0, n_codes = 0;
+        for (int stage = 0; stage < ZQ_N_STAGES; stage++) {
+            const enum zq_linear_role role = reader(l, stage);
+            const size_t n = l->s->linear[role].n_cols;
+            assert_memory_equal(l->solution.scales[role], start->solution.scales[role], l->s->linear[role].n_rows * sizeof(float));
+            fill_from_block(&m, start, other, stage);
+            for (size_t r = 0; r < ROWS; r++) {
+                naive_gptq(&m, r, n, want);
+                for (size_t i = 0; i < n; i++) n_same += l->s->linear[role].fake[r * n + i] == want[i];
+                n_codes += n;
+            }
+        }
+        if (n_same < n_codes * 97 / 100) fail_msg("%s: %zu of %zu codes", families[f], n_same, n_codes);
+        close_lesson(start);
+        close_lesson(l);
+    }
+    if (!(shares < 0.9)) fail_msg("GPTQ leaves %g of the error", shares);
+}
+
+/* Of factors f [n] and the sums of |x|: the power on the grid that makes one of the other; -1 if there is none. */
+static int power_of(const float *f, const double *sums, size_t n)
+{
+    for (int power = 0; power < 20; power++) {
+        double least = INFINITY, most = -INFINITY;
+        for (size_t i = 0; i < n; i++) {
+            const double d = log(f[i]) - power / 20.0 * log(sums[i]);
+            least = fmin(least, d);
+            most = fmax(most, d);
+        }
+        if (most - least < 1e-4) return power;
+    }
+    return -1;
+}
+
+static double error_for_original(struct lesson *l)
+{
+    static float out[BATCH * LENGTH * WIDTH];
+    static double sums[BATCH * LENGTH];
+    struct zq_solve_samples samples = l->samples;
+    samples.student_x = samples.teacher_x;
+    return zq_solve_judge(l->s, &samples, 0, SAMPLES - 4, out, sums);
+}
+
+/* Columns bear a power of their mean size, the function stays, and the error of the block's output for the original's inputs falls. */
+static void test_awq_alone(void **state)
+{
+    (void)state;
+    static const enum zq_smooth_place places[] = {ZQ_SMOOTH_NORM1, ZQ_SMOOTH_NORM2, ZQ_SMOOTH_UP};
+    static const int stages[] = {ZQ_AT_QKV, ZQ_AT_FFN, ZQ_AT_DOWN};
+    static float out[VALUES], other[VALUES];
+    size_t n_scaled = 0, n_places = 0;
+    for (size_t f = 0; f < ZQ_LEN(families); f++) {
+        struct lesson *start = open_lesson(families[f], "w4a8,channel", 2), *l = open_lesson(families[f], "w4a8,channel", 2);
+        for (size_t i = 0; i < VALUES; i++) other[i] = 3 * l->x[i] - 1;
+        l->samples.student_x = other; /* only judged on */
+        assert_int_equal(zq_method_find("awq")->run(l->s, &l->samples, &plain, &l->solution, NULL), ZQ_OK);
+        assert_true(zq_solution_nearest(&start->solution, start->s));
+        const double before = error_for_original(start), after = error_for_original(l);
+        forward(l, false, out);
+        for (size_t i = 0; i < VALUES; i++) assert_true(fabsf(out[i] - l->target[i]) <= 1e-3f * (1 + fabsf(l->target[i])));
+        size_t n_here = 0;
+        for (size_t p = 0; p < ZQ_LEN(places); p++) {
+            const enum zq_linear_role role = reader(l, stages[p]);
+            const size_t n = zq_smooth_channels(l->s, places[p]);
+            double sums[96] = {0};
+            float factors[96];
+            if (!n) continue;
+            for (size_t i = 0; i < SAMPLES - 4; i += BATCH) {
+                const float *in = next_inputs(start, start->x, stages[p], i);
+                for (size_t t = 0; t < start->s->n_tokens; t++)
+                    for (size_t k = 0; k < n; k++) sums[k] += fabs((double)in[t * n + k]);
+            }
+            for (size_t k = 0; k < n; k++) factors[k] = l->s->linear[role].w[k] / start->s->linear[role].w[k];
+            const int power = power_of(factors, sums, n);
+            if (power < 0) fail_msg("%s: the factors of place %d are no power on the grid", families[f], (int)places[p]);
+            n_here += power > 0;
+            n_places++;
+        }
+        assert_true(n_here || zq_smooth_channels(l->s, ZQ_SMOOTH_VALUES) ? after < before : after == before);
+        n_scaled += n_here;
+        close_lesson(start);
+        close_lesson(l);
+    }
+    assert_true(n_places >= 10 && n_scaled >= n_places / 2);
+}
+
+/* ---- all --------------------------------------------------------------------------------------------------------------- */
+
+static const char *const methods[] = {"fast", "full", "gptq", "awq"};
 
 static void test_threads(void **state)
 {
@@ -437,7 +584,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_factor), cmocka_unit_test(test_gptq), cmocka_unit_test(test_descent), cmocka_unit_test(test_monotone),
         cmocka_unit_test(test_smoothing), cmocka_unit_test(test_blocks), cmocka_unit_test(test_never_worse), cmocka_unit_test(test_full),
-        cmocka_unit_test(test_full_never_worse), cmocka_unit_test(test_threads), cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_full_never_worse), cmocka_unit_test(test_gptq_alone),
+        cmocka_unit_test(test_awq_alone), cmocka_unit_test(test_threads), cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
