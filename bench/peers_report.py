@@ -1,9 +1,5 @@
-"""Writes docs/performance.md and a chart per table from the rows that bench/peers.sh measured.
-
-    peers_report.py WORK DOCS THREADS ROUNDS
-
-A section belongs to a processor: those of other processors stay as they are.
-"""
+"""Writes docs/performance.md and a chart per table from the turns that bench/peers.py kept. A section belongs to a processor: those of other processors
+stay as they are."""
 import collections
 import glob
 import importlib.metadata
@@ -11,111 +7,260 @@ import json
 import os
 import re
 import statistics
-import sys
+import subprocess
 
-work, docs, threads, rounds = sys.argv[1:]
-TITLES = {"bert": "BERT-base, sequences per second", "minilm": "MiniLM-L6 (6 layers of width 384), sequences per second",
-          "gpt": "GPT-2 architecture, 24 layers of width 1024 (350M), tokens per second"}
-PACKAGES = ["torch", "onnxruntime", "openvino", "ctranslate2"]
-OURS = {"exact": "zq {}, exact", "fast": "zq {}, fast"}
+import peers_chart
+
+PACKAGES = ["torch", "onnxruntime", "openvino", "nncf", "optimum-intel", "ctranslate2", "llama-cpp-python"]
+N_LAYERS = {"gpt-j-6b": 28, "gpt-neox-20b": 44}
+TITLES = {
+    "bert": ("BERT-base, sequences per second", "Columns: sequences x tokens."),
+    "minilm": ("MiniLM-L6 (6 layers of width 384), sequences per second", "Columns: sequences x tokens."),
+    "bert-large": ("BERT-large, sequences per second", "Columns: sequences x tokens."),
+    "gpt": ("GPT-2 architecture, 24 layers of width 1024 (350M), tokens per second",
+            "A prompt of 512 tokens, then one token after another behind it. Everybody computes the logits of a prompt's last token only. Our head and "
+            "embedding are INT8, those of the BF16 row BF16."),
+    "llama": ("LLaMA architecture, TinyLlama's shape (1.1B), tokens per second",
+              "A prompt of 512 tokens, then one token after another behind it; logits of the last token only, our head and embedding INT8. llama.cpp quantizes "
+              "activations in blocks of 32 or 256 and keeps the head of its 4-bit files in Q6_K."),
+    "first": ("50 tokens after a prompt of 128, tokens per second", "The prompt's time is included. The first column is the 350M shape, rows with 1.3B are that one."),
+}
 
 
 def processor():
-    names = {line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")}
-    flags = next(line for line in open("/proc/cpuinfo") if line.startswith("flags")).split()
-    level = next((name for flag, name in (("amx_int8", "AMX"), ("avx512_vnni", "AVX-512 VNNI"), ("avx_vnni", "AVX-VNNI")) if flag in flags), "AVX2 only")
-    return f"{', '.join(sorted(names))}, {level}"
+    text = open("/proc/cpuinfo").read()
+    names = sorted({line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")})
+    flags = set(text.split())
+    level = next((name for flag, name in (("amx_int8", "AMX"), ("avx512_vnni", "AVX-512 VNNI"), ("avx_vnni", "AVX-VNNI"), ("avx2", "AVX2 only"))
+                  if flag in flags), "no AVX2")
+    return f"{', '.join(names) or os.uname().machine}, {level}"
 
 
-def read(path):
-    """{who: {work: (median of medians, best)}} of one stage; a peer that could not run has the work "failed"."""
-    found = collections.defaultdict(lambda: collections.defaultdict(list))
-    for line in open(path):
-        row = json.loads(line)
-        if "failed" in row:
-            found[row["who"]]["failed"].append((0, 0))
-        elif "who" in row:
-            found[row["who"]][row["work"]].append((row["median"], row["best"]))
-        elif row["name"].startswith(("encode.", "prompt", "decode")):
-            who = OURS[row["math"]].format((row["scheme"] or "w8a8").upper())
-            name = row["name"].removeprefix("encode.")
-            name = "decode" if name.startswith("decode") else f"prompt {row['length']}" if name.startswith("prompt") else name
-            found[who][name].append((row["median"], row["best"]))
-    return {who: {name: (statistics.median(m for m, _ in values), max(b for _, b in values)) for name, values in rows.items()}
-            for who, rows in found.items()}
+class Stage:
+    """Turns of one stage by competitor: rows[who][work] = (median of the rounds' medians, best, share of the limit or None)."""
 
-
-def columns(stage):
-    return [name for name in max(stage.values(), key=len) if name != "failed"]
-
-
-def best_peer(stage, name):
-    return max((rows[name][0], who) for who, rows in stage.items() if name in rows and not who.startswith("zq"))
-
-
-def table(stage):
-    names = columns(stage)
-    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for who, rows in stage.items():
-        if "failed" in rows:
-            continue
-        cells = []
-        for name in names:
-            if name not in rows:
-                cells.append("")
+    def __init__(self, rows_folder, name):
+        self.name, self.kinds, self.failed, self.peaks, self.rows, self.rounds = name, {}, [], {}, {}, {}
+        turns = [json.load(open(path)) for path in glob.glob(os.path.join(rows_folder, name, "*.json"))]
+        self.turns = sorted(turns, key=lambda turn: (turn["started"], turn["who"]))
+        values = collections.defaultdict(list)
+        for turn in self.turns:
+            if "failed" in turn:
+                self.failed.append(turn["who"])
                 continue
-            median, best = rows[name]
-            ratio = f", {median / best_peer(stage, name)[0]:.2f}x" if who.startswith("zq") else ""
-            cells.append(f"{median:.3g} ({best:.3g}){ratio}")
-        lines.append(f"| {who} | " + " | ".join(cells) + " |")
-    failed = [who for who, rows in stage.items() if "failed" in rows]
-    lines.append("| best peer | " + " | ".join(best_peer(stage, name)[1] for name in names) + " |")
-    if failed:
-        lines += ["", f"Could not run here: {', '.join(failed)}."]
+            self.kinds[turn["who"]] = turn["kind"]
+            self.rounds[turn["who"]] = self.rounds.get(turn["who"], 0) + 1
+            self.peaks[turn["who"]] = max(turn["peak_bytes"], self.peaks.get(turn["who"], 0))
+            for row in turn["rows"]:
+                values[turn["who"], row["work"], row.get("model"), row.get("layers")].append(row)
+        self.all = {key: (statistics.median(row["median"] for row in rows), max(row["best"] for row in rows), rows[0].get("limit"))
+                    for key, rows in values.items()}
+        for (who, work, _, _), value in self.all.items():
+            self.rows.setdefault(who, {})[work] = value
+        self.rows = dict(sorted(self.rows.items(), key=lambda item: self.place(item[0])))
+
+    def place(self, who):
+        """Peers' FP32, peers, our floats, our schemes; what belongs to the larger model, after all of the smaller."""
+        scheme, *rest = who.removeprefix("zq ").split(",")
+        return (who.endswith("1.3B"), ["yardstick", "peer", "float", "zq"].index(self.kinds[who]), rest, -len(self.rows[who]),
+                ["W8A8", "W4/8A8", "W4A8"].index(scheme) if scheme in ("W8A8", "W4/8A8", "W4A8") else 0, who)
+
+    def works(self):
+        return list(dict.fromkeys(work for rows in self.rows.values() for work in rows))
+
+    def best_peer(self, work, suffix=""):
+        found = [(rows[work][0], who) for who, rows in self.rows.items()
+                 if work in rows and self.kinds[who] in ("peer", "yardstick") and who.endswith(suffix)]
+        return max(found, default=(None, ""))
+
+
+def number(value):
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def cell(value, ratio_to=None):
+    median, best, limit = value
+    text = f"{number(median)} ({number(best)})"
+    if ratio_to:
+        text += f" {median / ratio_to:.2f}x"
+    return text + (f", {100 * median / limit:.0f} %" if ratio_to and limit else "")
+
+
+def head(columns):
+    return ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+
+
+def race(stage):
+    """Everybody's rates; ours with the ratio to the best peer of the column."""
+    works = [work for work in stage.works() if not (stage.name == "first" and not work.startswith("50"))]
+    lines = head(["", *works, "rounds", "peak memory"])
+    for who, rows in stage.rows.items():
+        own = stage.kinds[who] in ("zq", "float")
+        suffix = ", 1.3B" if who.endswith("1.3B") else ""
+        cells = [cell(rows[work], own and (stage.best_peer(work, suffix) if suffix else best_plain(stage, work))[0]) if work in rows else "" for work in works]
+        lines.append(f"| {who} | " + " | ".join(cells) + f" | {stage.rounds[who]} | {stage.peaks[who] / 1e6:,.0f} MB |")
+    if stage.failed:
+        lines += ["", f"Could not run here: {', '.join(sorted(set(stage.failed)))}."]
     return lines
 
 
-def chart(stage, title, path):
-    """Bars of the medians, a group for each column, each scaled to its own largest value."""
-    names = columns(stage)
-    bar, gap, left, width = 15, 26, 190, 420
-    height = 34 + len(names) * (len(stage) * bar + gap)
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 80} {height}" font-family="sans-serif" font-size="11">',
-           f'<rect width="100%" height="100%" fill="#fff"/><text x="8" y="18" font-size="13" font-weight="bold" fill="#222">{title}</text>']
-    y = 34
-    for name in names:
-        top = max(rows[name][0] for rows in stage.values() if name in rows)
-        out.append(f'<text x="8" y="{y + 12}" font-weight="bold" fill="#222">{name}</text>')
-        y += 16
-        for who, rows in stage.items():
-            if name in rows:
-                value = rows[name][0]
-                color = "#c4501b" if who.startswith("zq") else "#8a94a6"
-                out.append(f'<text x="{left - 6}" y="{y + 11}" text-anchor="end" fill="#222">{who}</text>'
-                           f'<rect x="{left}" y="{y + 2}" width="{width * value / top:.1f}" height="{bar - 4}" fill="{color}"/>'
-                           f'<text x="{left + width * value / top + 5:.1f}" y="{y + 11}" fill="#222">{value:.3g}</text>')
-            y += bar
-        y += gap - 16
-    with open(path, "w") as file:
-        file.write("\n".join(out) + "\n</svg>\n")
+def best_plain(stage, work):
+    found = [(rows[work][0], who) for who, rows in stage.rows.items()
+             if work in rows and stage.kinds[who] in ("peer", "yardstick") and not who.endswith("1.3B")]
+    return max(found, default=(None, ""))
 
 
-def section(name):
+def race_chart(stage):
+    """Groups of bars for peers_chart: (title, [(label, value, kind)])."""
+    groups = []
+    for work in stage.works():
+        if stage.name == "first" and not work.startswith("50"):
+            continue
+        for suffix in ("", ", 1.3B") if stage.name == "first" else ("",):
+            bars = [(who.removesuffix(suffix), rows[work][0], peers_chart.colour(who, stage.kinds[who])) for who, rows in stage.rows.items()
+                    if work in rows and who.endswith("1.3B") == bool(suffix)]
+            groups.append((work + suffix, bars))
+    return groups
+
+
+def machine_table(stage):
+    lines = head(["limit", "median", "best", ""])
+    return lines + [f"| {who} | {number(value[0])} | {number(value[1])} | {row['unit']} |" for turn in stage.turns for row in turn["rows"]
+                    for who, value in [(row["work"].removeprefix("machine."), (row["median"], row["best"]))]]
+
+
+def fusion_table(stage):
+    lines = head(["", "batch x length", "BF16 weights, float products", "INT8, passes of their own", "INT8, fused", "fused / float", "fused / passes"])
+    groups = []
+    for who, rows in stage.rows.items():
+        for work in [work for work in rows if re.fullmatch(r"\d+x\d+", work)]:
+            values = [rows["float.encode." + work][0], rows["unfused.encode." + work][0], rows[work][0]]
+            lines.append(f"| {who} | {work} | " + " | ".join(map(number, values)) + f" | {values[2] / values[0]:.2f}x | {values[2] / values[1]:.2f}x |")
+            names = [("BF16", peers_chart.FLOAT), ("INT8, passes", peers_chart.PEER), ("INT8, fused", peers_chart.OURS)]
+            groups.append((f"{who}, {work}", [(name, value, colour) for (name, colour), value in zip(names, values)]))
+    return lines, groups
+
+
+def granularity_table(stage):
+    lines = head(["scales for", "weights", "sequences/s, 1x128", "time against channel", "rounding error of weights"])
+    groups = []
+    for who, rows in stage.rows.items():
+        channel, bars = rows["channel.encode.1x128"][0], []
+        for group in ("tensor", "rows:48", "channel", "k:128", "k:64", "k:32"):
+            rate, error = rows[f"{group}.encode.1x128"][0], rows[f"{group}.error"][0]
+            lines.append(f"| {group} | {who.split(',')[0]} | {number(rate)} | {channel / rate:.2f}x | {error:.3g} % |")
+            bars.append((f"{group} (error {error:.2g} %)", rate, peers_chart.OURS))
+        groups.append((f"{who.split(',')[0]}, sequences/s", bars))
+    return lines, groups
+
+
+def ops_table(stage):
+    lines = head(["step", "operator", "ms", "share of the step", "limit, ms", "share of the limit", "bound by"])
+    groups = collections.defaultdict(list)
+    for turn in stage.turns:
+        rows = [row for row in turn["rows"] if row["work"].startswith("ops.")]
+        for row in rows:
+            _, step, operator, size = row["work"].split(".")
+            whole = next(r["median"] for r in rows if r["work"] == f"ops.{step}.step.{size}" and r["model"] == row["model"])
+            limit = f"{row['limit']:.3g} | {100 * row['share']:.0f} % | {row['bound']}" if row["limit"] else " | | "
+            title = f"{row['model']} {step} {size}"
+            lines.append(f"| {title} | {operator} | {row['median']:.3g} | {100 * row['median'] / whole:.0f} % | {limit} |")
+            if operator != "step":
+                groups[title + ", ms"].append((operator, row["median"], peers_chart.OURS))
+    return lines, list(groups.items())
+
+
+def large_table(stage):
+    """Time of the whole = time with one layer + (layers - 1) times the difference that a layer makes."""
+    lines = head(["model", "", "prompt 128, tokens/s", "against BF16", "decode, tokens/s", "ms per token", "against BF16"])
+    groups = collections.defaultdict(list)
+    for model, layers in N_LAYERS.items():
+        inferred = {}
+        for who in stage.rows:
+            for work in ("prompt 128", "decode 128"):
+                few = {n: 1 / value[0] for (w, k, m, n), value in stage.all.items() if (w, k, m) == (who, work, model) and n}
+                if len(few) == 2:
+                    (low, high) = sorted(few)
+                    inferred[who, work] = 1 / (few[low] + (layers - low) * (few[high] - few[low]) / (high - low))
+        for scaled in (True, False):
+            values = inferred if scaled else {(w, k): value[0] for (w, k, m, n), value in stage.all.items() if m == model and not n}
+            for who in stage.rows:
+                if (who, "decode 128") not in values:
+                    continue
+                rates = [values[who, work] for work in ("prompt 128", "decode 128")]
+                base = [values.get(("zq BF16, fast", work)) for work in ("prompt 128", "decode 128")]
+                ratios = [f"{rate / b:.2f}x" if b else "" for rate, b in zip(rates, base)]
+                lines.append(f"| {model}, {'inferred from 1 and 3 layers' if scaled else 'whole'} | {who} | {number(rates[0])} | {ratios[0]} | "
+                             f"{number(rates[1])} | {1e3 / rates[1]:.0f} | {ratios[1]} |")
+                kind = "float" if "BF16" in who else "zq"
+                groups[f"{model}{', inferred' if scaled else ''}, decode tokens/s"].append((who, rates[1], peers_chart.colour(who, kind)))
+    return lines, list(groups.items())
+
+
+def threads_table(stage):
+    plain = collections.defaultdict(dict)
+    for who, rows in stage.rows.items():
+        match = re.fullmatch(r"(.*), (\d+) threads?", who)
+        for work, value in rows.items():
+            if not re.match(r"\d+ after", work):
+                plain[match[1], work][int(match[2])] = value[0]
+    most = max(max(values) for values in plain.values())
+    lines = head(["", "", "1 thread", f"{most} threads", "ratio"])
+    groups = []
+    for (who, work), values in plain.items():
+        if len(values) == 2:
+            lines.append(f"| {who} | {work} | {number(values[1])} | {number(values[most])} | {values[most] / values[1]:.2f}x |")
+            groups.append((f"{who}, {work}", [("1 thread", values[1], peers_chart.FLOAT), (f"{most} threads", values[most],
+                                                                                          peers_chart.OURS if who.startswith("zq") else peers_chart.PEER)]))
+    return lines, groups
+
+
+OTHERS = {
+    "fusion": ("What fusing pays, sequences per second", "`zq bench --unfused`: the same step with a pass of its own for every quantization and dequantization. "
+               "Float weights are BF16, their products are computed in what `fast` has here.", fusion_table),
+    "granularity": ("The price of granularity, BERT-base", "`zq bench --granularity`; the error is that of `models/novels`, as a share of the weights' norm.",
+                    granularity_table),
+    "ops": ("Where the time of a step goes, W8A8, fast", "`zq bench --ops`. No line is a pass that only quantizes: codes and scales are made inside the operators before.",
+            ops_table),
+    "threads": ("Scaling with threads", "Sequences or tokens per second of BERT-base 1x128 and the 350M decoder (prompt 128, and behind it).", threads_table),
+    "large": ("Models that fill the memory, per token", "BF16 of 20 billion parameters is 41 GB: rows called inferred are measured with 1 and with 3 layers, and the "
+              "difference between them counts for every further layer.", large_table),
+}
+
+
+def version(package):
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def section(rows_folder, docs, name, threads):
     key = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    versions = []
-    for package in PACKAGES:
-        try:
-            versions.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            pass
-    lines = [f"## {name}", "", f"{threads} threads each, {rounds} rounds in which everybody had a turn; median of the rounds' medians, the best of all in",
-             f"brackets, and for us the ratio to the best peer. Load of the machine at the end: {os.getloadavg()[2]:.1f} over 15 minutes. {', '.join(versions)}."]
-    for path in sorted(glob.glob(os.path.join(work, "*.rows"))):
-        stage_name = os.path.basename(path).removesuffix(".rows")
-        stage = read(path)
+    stages = {stage: Stage(rows_folder, stage) for stage in ("machine", *TITLES, *OTHERS) if glob.glob(os.path.join(rows_folder, stage, "*.json"))}
+    turns = sorted((turn for stage in stages.values() for turn in stage.turns), key=lambda turn: turn["started"])
+    others = sorted(turn["others"] for turn in turns)
+    zq = subprocess.run(["build/zq", "--version"], capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    lines = [f"## {name}", "",
+             f"{turns[0]['started']} to {turns[-1]['started']}, {threads} threads each. {zq} ({commit or 'no commit'}), "
+             f"{', '.join(filter(None, map(version, PACKAGES)))}. {len(turns)} turns, in which other programs took {100 * statistics.median(others):.1f} % of the processor's "
+             f"time (median; at most {100 * others[-1]:.1f} %, more than 5 % in {sum(o > 0.05 for o in others)} turns)."]
+    for stage_name, stage in stages.items():
+        if stage_name == "machine":
+            lines += ["", "### What the machine can do", "", "`zq bench --machine`", "", *machine_table(stage)]
+            continue
+        if not stage.rows:
+            continue
+        if stage_name in TITLES:
+            title, text = TITLES[stage_name]
+            table, groups = race(stage), race_chart(stage)
+        else:
+            title, text, make = OTHERS[stage_name]
+            table, groups = make(stage)
         picture = f"performance-{key}-{stage_name}.svg"
-        chart(stage, f"{TITLES[stage_name]}: {name}", os.path.join(docs, picture))
-        lines += ["", f"### {TITLES[stage_name]}", "", *table(stage), "", f"![{TITLES[stage_name]}]({picture})"]
+        peers_chart.write(os.path.join(docs, picture), title, name, groups)
+        lines += ["", f"### {title}", "", text, "", *table, "", f"![{title}]({picture})"]
     return "\n".join(lines) + "\n"
 
 
@@ -123,12 +268,20 @@ HEAD = """# Performance
 
 Written by `bench/peers.sh`, which installs the other libraries, runs them and `zq bench` alternately on the same shapes with random weights, and
 keeps the sections of processors other than the one it runs on. Only ratios within a section mean anything. `exact` and `fast` are `--math`.
+
+A cell reads: median of the rounds' medians, (the best call of all), and for us the ratio to the best peer of the column and the share of what the
+machine could do at best. A peer that stayed below 0.7 of the best peer everywhere had one round only. Memory is the peak of the process: of a peer it
+includes Python and, for PyTorch, making the model.
 """
-target = os.path.join(docs, "performance.md")
-old = open(target).read() if os.path.exists(target) else ""
-sections = {part.split("\n", 1)[0]: "## " + part.rstrip() + "\n" for part in old.split("\n## ")[1:]}
-sections[processor()] = section(processor())
-with open(target + ".new", "w") as file:
-    file.write(HEAD + "".join("\n" + text for text in sections.values()))
-os.rename(target + ".new", target)
-print(target)
+
+
+def write(rows_folder, docs, threads):
+    target = os.path.join(docs, "performance.md")
+    os.makedirs(docs, exist_ok=True)
+    old = open(target).read() if os.path.exists(target) else ""
+    sections = {part.split("\n", 1)[0]: "## " + part.rstrip() + "\n" for part in old.split("\n## ")[1:]}
+    sections[processor()] = section(rows_folder, docs, processor(), threads)
+    with open(target + ".new", "w") as file:
+        file.write(HEAD + "".join("\n" + text for text in sections.values()))
+    os.rename(target + ".new", target)
+    return target
