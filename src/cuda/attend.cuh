@@ -5,6 +5,7 @@
 
 #include "cuda/device.h"
 #include "cuda/math.cuh"
+#include "cuda/tokenize.cuh"
 
 enum { ATTEND_THREADS = 128, ATTEND_TILE = 64, ATTEND_DIMS = ZQ_DEVICE_MAX_HEAD_DIM / ATTEND_THREADS };
 
@@ -12,7 +13,7 @@ DEVICE float kept_value(const float *p) { return *p; }
 DEVICE float kept_value(const uint16_t *p) { return half_value(*p); }
 DEVICE float kept_value(const int8_t *p) { return from_int(*p); }
 
-template <class T> KERNEL(ATTEND_THREADS) attend_query(const struct zq_device_attention a)
+template <class T> DEVICE void attend_row(const struct zq_device_attention &a)
 {
     SHARED(float, q, ZQ_DEVICE_MAX_HEAD_DIM);
     SHARED(float, scores, ATTEND_TILE);
@@ -31,7 +32,7 @@ template <class T> KERNEL(ATTEND_THREADS) attend_query(const struct zq_device_at
 
     for (size_t d = t; d < head_dim; d += ATTEND_THREADS) q[d] = a.qkv[token * a.ld + heads->q_offset + head * heads->q_stride + d];
     if (!last) {
-        for (size_t d = t; d < head_dim; d += ATTEND_THREADS) a.out[token * a.ld_out + head * head_dim + d] = 0;
+        for (size_t d = t; d < head_dim; d += ATTEND_THREADS) a.out.f[token * a.out.ld_f + head * head_dim + d] = 0;
         return;
     }
     float o[ATTEND_DIMS], m = -INFINITY, l = 0;
@@ -88,8 +89,15 @@ template <class T> KERNEL(ATTEND_THREADS) attend_query(const struct zq_device_at
     UNROLL
     for (int i = 0; i < ATTEND_DIMS; i++) {
         const size_t d = t + (size_t)i * ATTEND_THREADS;
-        if (d < head_dim) a.out[token * a.ld_out + head * head_dim + d] = divide(o[i], s8[0]);
+        if (d < head_dim) a.out.f[token * a.out.ld_f + head * head_dim + d] = divide(o[i], s8[0]);
     }
+}
+
+template <class T> KERNEL_RESIDENT(ATTEND_THREADS, 4) attend_query(const struct zq_device_attention a)
+{
+    SHARED(uint32_t, done, 1);
+    attend_row<T>(a);
+    finish_tokens<ATTEND_THREADS>(a, block_x(), block_x() + 1, 1, done);
 }
 
 #endif

@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-enum { ZQ_PLUGIN_VERSION = 3 };
+enum { ZQ_PLUGIN_VERSION = 4 };
 
 /* Row stride of INT8 activations on a device, and where rows of codes begin: multiples of this many bytes. */
 enum { ZQ_DEVICE_ALIGN = 16 };
@@ -56,10 +56,19 @@ struct zq_device_attention {
     size_t layer_first;                   /* positions from the first layer to this one */
     size_t window;
     bool causal;
+    bool fast;                            /* prompts may go through tensor cores; see below */
+    size_t n_sequences;                   /* that the tokens are of; the tokens of one lie side by side, in rising positions */
     float scale;
-    float *out;                           /* [n_tokens, ld_out] */
-    size_t ld_out;
+    struct zq_rows_out out;               /* f: always; q and scale: NULL or INT8 tokens of it, one scale across all heads */
+    uint32_t *arrived;                    /* [n_tokens] zeros, and zeros again afterwards; needed with q */
 };
+/* With `fast`, steps of more than ZQ_DEVICE_FEW tokens per sequence, whose head_dim is a multiple of 8 up to ZQ_DEVICE_FAST_HEAD_DIM, read q,
+ * keys, values and weights as F16 and add in FP32, tile by tile of keys with a running maximum. Against attention in exact arithmetic, with
+ * d = scale * max_j sum|q k_j| * (2^-10 + head_dim * 2^-22), an output's error is at most
+ *   (expm1(2 d) + 2^-9 + n_keys * 2^-22) * (sum p_j |v_j| / sum p_j) + n_keys * 2^-24 * (max|v_j| + 1)
+ * where |q|, |k|, |v| are below 65504; beyond, they are clamped. A token's result depends on its own keys and values only, not on the other
+ * tokens of the launch. The order within one m16n8k16 is the hardware's, so the bits are not the simulator's. */
+enum { ZQ_DEVICE_FEW = 8, ZQ_DEVICE_FAST_HEAD_DIM = 256 };
 
 /* out [n_tokens, ld_out] (+)= token row (+ type row) (+ position row), added in this order. */
 struct zq_device_embed {

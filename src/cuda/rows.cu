@@ -1,5 +1,4 @@
-/* Launches the row operators and attention. */
-#include "cuda/attend.cuh"
+/* Launches the row operators. */
 #include "cuda/queue.cuh"
 #include "cuda/rows.cuh"
 
@@ -23,10 +22,4 @@ void zq_launch_keep(struct zq_queue *queue, const struct zq_device_attention *a)
 {
     static void (*const kernels[])(const struct zq_device_attention) = {keep_tokens<float>, keep_tokens<uint16_t>, keep_tokens<int8_t>};
     launch_cached(queue, *a, kernels, 1, ROW_THREADS);
-}
-
-void zq_launch_attend(struct zq_queue *queue, const struct zq_device_attention *a)
-{
-    static void (*const kernels[])(const struct zq_device_attention) = {attend_query<float>, attend_query<uint16_t>, attend_query<int8_t>};
-    launch_cached(queue, *a, kernels, (unsigned)a->heads.n_heads, ATTEND_THREADS);
 }

@@ -51,7 +51,7 @@ static void choose_caches(struct zq_session *s, size_t layer, size_t n_inputs)
     }
 }
 
-static void attention(struct zq_session *s, const struct zq_block *b, struct zq_rows in)
+static void attention(struct zq_session *s, const struct zq_block *b, struct zq_rows in, size_t n_inputs)
 {
     const struct zq_config *c = &s->model->config;
     const struct zq_heads heads = heads_of(c);
@@ -66,7 +66,8 @@ static void attention(struct zq_session *s, const struct zq_block *b, struct zq_
         .rotary = {.cos = s->cos, .sin = s->sin, .n_rotated = c->n_rotated, .pairs = c->arch->positions == ZQ_POS_ROTARY_PAIRS},
         .window = c->window, .causal = c->arch->causal, .scale = (float)(1 / sqrt((double)c->head_dim)),
         .spans = s->spans, .tiles = s->tiles, .n_tiles = s->n_tiles, .n_tokens = s->n_tokens,
-        .tokens = s->there.tokens, .cache = s->there.cache,
+        .tokens = s->there.tokens, .cache = s->there.cache, .n_sequences = n_inputs, .fast = s->model->math == ZQ_MATH_FAST,
+        .arrived = s->there.arrived,
         .layer_first = c->arch->causal ? (size_t)(b - s->model->blocks) * s->kv_capacity : 0,
     };
     zq_attention_run(&s->ops, &a, s->attended, b->o_in);
@@ -100,7 +101,7 @@ void zq_block_forward(struct zq_session *s, size_t layer, size_t n_inputs)
 
     if (!post) norm(s, &b->norm1, s->h, parallel && !two_norms ? either(b->attention_in, b->ffn_in) : b->attention_in);
     if (!s->model->device) choose_caches(s, layer, n_inputs);
-    attention(s, b, in);
+    attention(s, b, in, n_inputs);
     if (parallel && two_norms) norm(s, &b->norm2, s->h2, b->ffn_in); /* reads x before attention is added to it */
     run_map(s, b, ZQ_O, s->attended, s->x.f, s->x.f, c->width);
 

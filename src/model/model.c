@@ -71,7 +71,7 @@ static zq_status read_checkpoint(struct zq_model *m, const zq_open_options *opti
     zq_kernels_init(&m->kernels, levels);
     if (!st) st = zq_device_open(&m->device, options->device, err);
     m->math = options->math;
-    m->kv = options->kv ? options->kv : m->math == ZQ_MATH_FAST && !m->device ? ZQ_KV_F16 : ZQ_KV_F32;
+    m->kv = options->kv ? options->kv : m->math == ZQ_MATH_FAST ? ZQ_KV_F16 : ZQ_KV_F32;
     if (m->device) zq_device_layouts(&m->kernels);
     if (!st) st = zq_config_read(&m->config, m->ckpt->config, config_path, err);
     if (!st) st = zq_compressed_parse(&m->compressed, m->ckpt->config, config_path, err);

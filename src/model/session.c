@@ -103,6 +103,7 @@ static void carve_device_step(struct zq_session *s, struct zq_carver *c, struct 
     const size_t step_bytes = s->max_batch_tokens * sizeof(struct zq_device_token) + s->max_logit_rows * sizeof(int32_t);
     d->step = zq_carve(c, step_bytes, 1);
     d->host_step = zq_carve(here, step_bytes, 1);
+    d->arrived = zq_carve(c, s->max_batch_tokens, sizeof *d->arrived);
     if (!g->arch->causal) return;
     d->choices = zq_carve(c, s->n_sequences, sizeof *d->choices);
     d->weights = zq_carve(c, s->n_sequences, g->vocab * sizeof *d->weights);
@@ -143,7 +144,8 @@ static zq_status resolve(struct zq_session *s, const zq_session_options *o, zq_e
     if (s->max_batch_tokens > s->n_sequences * s->max_length) s->max_batch_tokens = s->n_sequences * s->max_length;
     s->max_logit_rows = max_size(o->max_logit_rows, s->n_sequences);
     s->keep_hidden = o->keep_hidden;
-    s->kv_format = !g->arch->causal ? ZQ_KV_F32 : o->kv ? o->kv : s->model->kv;
+    const bool halves = s->model->device && s->model->math == ZQ_MATH_FAST; /* what tensor cores read */
+    s->kv_format = !g->arch->causal ? halves ? ZQ_KV_F16 : ZQ_KV_F32 : o->kv ? o->kv : s->model->kv;
     s->ops = (struct zq_ops){.kernels = &s->model->kernels, .team = zq_team_create(zq_thread_count(o->n_threads))};
     if (!s->ops.team) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for threads", s->model->dir);
     const struct zq_device *device = s->model->device;
@@ -193,6 +195,17 @@ static zq_status make_tables(struct zq_session *s, zq_error *err)
     return ZQ_OK;
 }
 
+/* Counters on a device begin at 0 and return to it. */
+static zq_status clear_counters(struct zq_session *s, zq_error *err)
+{
+    if (!s->ops.plugin) return ZQ_OK;
+    uint32_t *zeros = zq_alloc_zero(s->max_batch_tokens * sizeof *zeros);
+    if (!zeros) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for counters", s->model->dir);
+    s->ops.plugin->upload(s->ops.queue, s->there.arrived, zeros, s->max_batch_tokens * sizeof *zeros);
+    zq_free(zeros);
+    return ZQ_OK;
+}
+
 zq_status zq_session_create(zq_session **out, const zq_model *model, const zq_session_options *options, zq_error *err)
 {
     static const zq_session_options defaults = {0};
@@ -204,6 +217,7 @@ zq_status zq_session_create(zq_session **out, const zq_model *model, const zq_se
     zq_status st = resolve(s, options ? options : &defaults, err);
     if (!st) st = take_memory(s, err);
     if (!st) st = make_tables(s, err);
+    if (!st) st = clear_counters(s, err);
     if (st) {
         zq_session_close(s);
         return st;

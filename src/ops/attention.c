@@ -61,12 +61,13 @@ static void attend_range(void *work, size_t begin, size_t end, int thread)
     }
 }
 
-static void attend_on_device(const struct zq_ops *ops, const struct zq_attention *a, struct zq_rows out)
+static void attend_on_device(const struct zq_ops *ops, const struct zq_attention *a, struct zq_rows out, struct zq_forms forms)
 {
     const struct zq_device_attention args = {
         .qkv = a->qkv, .ld = a->ld_qkv, .n_tokens = a->n_tokens, .tokens = a->tokens, .heads = a->heads, .rotary = a->rotary,
-        .cache = a->cache, .layer_first = a->layer_first, .window = a->window, .causal = a->causal, .scale = a->scale,
-        .out = out.f, .ld_out = out.ld,
+        .cache = a->cache, .layer_first = a->layer_first, .window = a->window, .causal = a->causal, .fast = a->fast,
+        .n_sequences = a->n_sequences, .scale = a->scale, .arrived = a->arrived,
+        .out = {.f = out.f, .ld_f = out.ld, .q = forms.q ? out.q : NULL, .scale = out.scale, .ld_q = zq_codes_ld(ops->plugin, out.ld)},
     };
     ops->plugin->keep(ops->queue, &args);
     ops->plugin->attend(ops->queue, &args);
@@ -82,14 +83,14 @@ static void attend_here(const struct zq_ops *ops, const struct zq_attention *a, 
     if (few && forms.q) quantize_tokens(&work, 0, a->n_tokens);
 }
 
-/* With a plug-in, quantizing is an operator of its own; one that has no tokens on a device only stands in for other operators. */
+/* A plug-in that has no tokens on a device only stands in for other operators: quantizing is one of them. */
 void zq_attention_run(const struct zq_ops *ops, const struct zq_attention *a, struct zq_rows out, struct zq_forms forms)
 {
     const size_t width = a->heads.n_heads * a->heads.head_dim;
-    const bool apart = ops->plugin && forms.q;
+    const bool there = ops->plugin && a->tokens, apart = ops->plugin && !there && forms.q;
     const struct zq_event event = {.op = ZQ_OP_ATTENTION, .n_rows = a->n_tokens, .n = width, .f = forms.f || apart, .q = forms.q && !apart};
     zq_watch_see(ops, NULL);
-    if (ops->plugin && a->tokens) attend_on_device(ops, a, out);
+    if (there) attend_on_device(ops, a, out, forms);
     else attend_here(ops, a, out, (struct zq_forms){.f = forms.f, .q = forms.q && !apart});
     zq_watch_see(ops, &event);
     if (apart) zq_activate_run(ops, ZQ_ACT_NONE, out.f, NULL, out.ld, a->n_tokens, width, out, (struct zq_forms){.q = true});

@@ -116,7 +116,9 @@ struct zq_attention {
     /* on a device, instead of spans and tiles */
     const struct zq_device_token *tokens; /* [n_tokens] */
     struct zq_device_cache cache;
-    size_t layer_first;
+    size_t layer_first, n_sequences;
+    bool fast;
+    uint32_t *arrived;
 };
 /* Appends keys and values to the caches, then out's wanted forms = attention over them, all heads of a token in a row
  * (one INT8 scale across all heads). out.f is always used as the place of the float result. */

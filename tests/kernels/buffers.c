@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 /* Regions are mapped once: [unreadable page][REGION_BYTES][unreadable page]. Bytes beside a buffer hold a pattern. */
-enum { N_REGIONS = 20, REGION_BYTES = 12 << 20, BESIDE = 256, PATTERN = 0xA5 };
+enum { N_REGIONS = 28, REGION_BYTES = 12 << 20, BESIDE = 256, PATTERN = 0xA5 };
 
 static struct {
     uint8_t *start;

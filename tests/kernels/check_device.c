@@ -39,11 +39,11 @@ void fetch(struct device *d)
     if (failure) check_fail(&d->c, "%s", failure);
 }
 
-static void *copy_of(struct check *c, const void *from, size_t n_bytes, size_t align)
+void *copy_of(struct check *c, const void *from, size_t n_bytes, size_t align)
 {
     return memcpy(check_buffer(c, n_bytes, align), from, n_bytes);
 }
-static size_t row_values(size_t n_rows, size_t ld, size_t n) { return n_rows ? (n_rows - 1) * ld + n : 0; }
+size_t row_values(size_t n_rows, size_t ld, size_t n) { return n_rows ? (n_rows - 1) * ld + n : 0; }
 static enum check_values plain_kind(struct check *c)
 {
     return (enum check_values[]){VALUES_NORMAL, VALUES_OUTLIERS, VALUES_EQUAL, VALUES_ZERO, VALUES_TINY}[check_random(c, 5)];
@@ -260,154 +260,13 @@ static void device_float_input(struct device *d)
     }
 }
 
-/* ---- attention ---- */
-
-enum { SEQUENCES = 3, LAYERS = 2 };
-
-/* Tokens of several sequences, one behind the other, some of them padding; caches of two layers, each sequence's with a place of its own. */
-struct attention_case {
-    struct zq_device_attention a;
-    struct zq_device_token *tokens;
-    struct {
-        size_t row, n_tokens, position, n_keys, cache, capacity;
-    } spans[SEQUENCES];
-    size_t layer, n_positions, n_qkv, n_table, n_out;
-};
-
-static struct attention_case make_attention(struct check *c)
-{
-    struct attention_case s = {.layer = check_random(c, LAYERS), .n_positions = 16, .a.layer_first = 16};
-    struct zq_heads *h = &s.a.heads;
-    h->n_kv_heads = 1 + check_random(c, 2);
-    h->n_heads = h->n_kv_heads * (1 + check_random(c, 2));
-    h->head_dim = CHECK_PICK(c, 2, 8, 20, 64, 130);
-    h->q_stride = h->kv_stride = h->head_dim;
-    h->k_offset = h->n_heads * h->head_dim;
-    h->v_offset = h->k_offset + h->n_kv_heads * h->head_dim;
-    s.a.ld = (h->n_heads + 2 * h->n_kv_heads) * h->head_dim + check_random(c, 3);
-    s.a.rotary = (struct zq_rotary){.n_rotated = check_coin(c) ? h->head_dim / 4 * 2 : 0, .pairs = check_coin(c)};
-    s.a.causal = check_coin(c);
-    s.a.scale = 0.3f;
-    if (s.a.causal && check_coin(c)) s.a.window = 1 + check_random(c, 90);
-    size_t most = 0;
-    for (size_t i = 0; i < SEQUENCES; i++) {
-        s.spans[i].row = s.a.n_tokens;
-        s.spans[i].n_tokens = check_random(c, 4) ? 1 + check_random(c, 3) : 0;
-        s.spans[i].position = CHECK_PICK(c, 0, 1, 15, 62, 63, 64, 100, 150);
-        s.spans[i].n_keys = s.spans[i].position + s.spans[i].n_tokens;
-        s.spans[i].capacity = (s.spans[i].n_keys + 15) / 16 * 16;
-        s.spans[i].cache = s.n_positions;
-        s.n_positions += LAYERS * s.spans[i].capacity;
-        s.a.n_tokens += s.spans[i].n_tokens;
-        if (s.spans[i].capacity > most) most = s.spans[i].capacity;
-    }
-    s.a.n_tokens += s.a.n_tokens == 0 || check_coin(c); /* padding */
-    s.tokens = check_buffer(c, s.a.n_tokens * sizeof *s.tokens, sizeof(uint64_t));
-    for (size_t t = 0; t < s.a.n_tokens; t++) s.tokens[t] = (struct zq_device_token){.capacity = 16};
-    for (size_t i = 0; i < SEQUENCES; i++)
-        for (size_t t = 0; t < s.spans[i].n_tokens; t++)
-            s.tokens[s.spans[i].row + t] = (struct zq_device_token){
-                .cache = s.spans[i].cache + s.layer * s.spans[i].capacity - s.a.layer_first, .capacity = (uint32_t)s.spans[i].capacity,
-                .position = (uint32_t)(s.spans[i].position + t), .n_keys = (uint32_t)s.spans[i].n_keys};
-    s.n_qkv = row_values(s.a.n_tokens, s.a.ld, (h->n_heads + 2 * h->n_kv_heads) * h->head_dim);
-    s.n_table = most * (s.a.rotary.n_rotated / 2);
-    s.a.ld_out = h->n_heads * h->head_dim + check_random(c, 3);
-    s.n_out = row_values(s.a.n_tokens, s.a.ld_out, h->n_heads * h->head_dim);
-    return s;
-}
-
-/* Arrays of a cache of one kind; random as they are before this step. */
-static struct zq_device_cache make_cache(struct check *c, enum zq_dtype dtype, size_t n, size_t n_scales)
-{
-    struct zq_device_cache r = {.dtype = dtype};
-    void **const values[] = {&r.k, &r.v};
-    for (int i = 0; i < 2; i++) {
-        const float *x = check_floats(c, n, VALUES_NORMAL);
-        if (dtype == ZQ_I8) *values[i] = check_codes(c, n, -127, 127);
-        else zq_from_float(*values[i] = check_buffer(c, n * zq_dtype_bytes(dtype), 64), dtype, x, n);
-    }
-    r.k_scale = dtype == ZQ_I8 ? check_floats(c, n_scales, VALUES_NORMAL) : NULL;
-    r.v_scale = dtype == ZQ_I8 ? check_floats(c, n_scales, VALUES_NORMAL) : NULL;
-    return r;
-}
-
-static struct zq_device_cache copy_cache(struct check *c, struct zq_device_cache from, size_t n, size_t n_scales)
-{
-    const size_t n_bytes = n * zq_dtype_bytes(from.dtype);
-    from.k = copy_of(c, from.k, n_bytes, 64);
-    from.v = copy_of(c, from.v, n_bytes, 64);
-    if (from.k_scale) from.k_scale = copy_of(c, from.k_scale, n_scales * sizeof(float), sizeof(float));
-    if (from.v_scale) from.v_scale = copy_of(c, from.v_scale, n_scales * sizeof(float), sizeof(float));
-    return from;
-}
-
-/* Plain C, sequence by sequence. */
-static void plain_attention(struct device *d, const struct attention_case *s, float *qkv, const struct zq_device_cache *cache, float *out)
-{
-    const struct zq_heads *h = &s->a.heads;
-    const size_t width = h->n_kv_heads * h->head_dim * zq_dtype_bytes(cache->dtype);
-    float *scratch = check_buffer(&d->c, d->layouts.attend_scratch(h) * sizeof(float), 64);
-    for (size_t t = 0; t < s->a.n_tokens; t++)
-        if (!s->tokens[t].n_keys) memset(out + t * s->a.ld_out, 0, h->n_heads * h->head_dim * sizeof *out);
-    for (size_t i = 0; i < SEQUENCES; i++) {
-        const size_t n = s->spans[i].n_tokens, at = s->spans[i].cache + s->layer * s->spans[i].capacity;
-        const struct zq_kv kv = {.dtype = cache->dtype, .k = (char *)cache->k + at * width, .v = (char *)cache->v + at * width,
-                                 .k_scale = cache->k_scale ? cache->k_scale + at * h->n_kv_heads : NULL,
-                                 .v_scale = cache->v_scale ? cache->v_scale + at * h->n_kv_heads : NULL, .capacity = s->spans[i].capacity};
-        const struct zq_keep keep = {.qkv = qkv + s->spans[i].row * s->a.ld, .ld = s->a.ld, .n_tokens = n, .position = s->spans[i].position,
-                                     .heads = *h, .rotary = s->a.rotary, .kv = kv};
-        const struct zq_attend attend = {.qkv = keep.qkv, .ld = keep.ld, .n_tokens = n, .position = keep.position, .n_keys = s->spans[i].n_keys,
-                                         .window = s->a.window, .causal = s->a.causal, .scale = s->a.scale, .heads = *h, .kv = keep.kv,
-                                         .out = out + s->spans[i].row * s->a.ld_out, .ld_out = s->a.ld_out, .scratch = scratch};
-        if (!n) continue;
-        d->layouts.keep(&keep, 0, n);
-        d->layouts.attend(&attend, 0, n, 0, h->n_heads);
-    }
-}
-
-static void device_attention(struct device *d)
-{
-    struct check *c = &d->c;
-    for (size_t i = 0; i < 30 && !c->failed; i++) {
-        check_begin(c);
-        struct attention_case s = make_attention(c);
-        const enum zq_dtype dtype = (enum zq_dtype[]){ZQ_F32, ZQ_F16, ZQ_I8}[i % 3];
-        const size_t n_scales = s.n_positions * s.a.heads.n_kv_heads, n_kv = n_scales * s.a.heads.head_dim, kv_bytes = n_kv * zq_dtype_bytes(dtype);
-        const size_t scale_bytes = n_scales * sizeof(float);
-        const struct zq_device_cache got = make_cache(c, dtype, n_kv, n_scales), want = copy_cache(c, got, n_kv, n_scales);
-        float *qkv[2] = {check_floats(c, s.n_qkv, VALUES_NORMAL)}, *out[2];
-        const float *cosines = check_floats(c, s.n_table, VALUES_NORMAL), *sines = check_floats(c, s.n_table, VALUES_NORMAL);
-        qkv[1] = copy_of(c, qkv[0], s.n_qkv * sizeof(float), sizeof(float));
-        for (int j = 0; j < 2; j++) out[j] = check_buffer(c, s.n_out * sizeof(float), sizeof(float));
-        s.a.rotary.cos = cosines;
-        s.a.rotary.sin = sines;
-        plain_attention(d, &s, qkv[1], &want, out[1]);
-
-        s.a.rotary.cos = place(d, cosines, s.n_table * sizeof(float));
-        s.a.rotary.sin = place(d, sines, s.n_table * sizeof(float));
-        s.a.tokens = place(d, s.tokens, s.a.n_tokens * sizeof *s.tokens);
-        s.a.qkv = place(d, qkv[0], s.n_qkv * sizeof(float));
-        s.a.cache = (struct zq_device_cache){dtype, place(d, got.k, kv_bytes), place(d, got.v, kv_bytes), place(d, got.k_scale, scale_bytes),
-                                             place(d, got.v_scale, scale_bytes)};
-        s.a.out = place(d, out[0], s.n_out * sizeof(float));
-        d->plugin->keep(d->queue, &s.a);
-        d->plugin->attend(d->queue, &s.a);
-        fetch(d);
-        check_same_floats(c, qkv[0], qkv[1], s.n_qkv, "qkv");
-        check_same_bytes(c, got.k, want.k, kv_bytes, "keys");
-        check_same_bytes(c, got.v, want.v, kv_bytes, "values");
-        if (dtype == ZQ_I8) check_same_floats(c, got.k_scale, want.k_scale, n_scales, "scales of keys");
-        if (dtype == ZQ_I8) check_same_floats(c, got.v_scale, want.v_scale, n_scales, "scales of values");
-        check_same_floats(c, out[0], out[1], s.n_out, "out");
-    }
-}
-
 static const struct {
     const char *name;
     void (*run)(struct device *d);
 } operators[] = {
     {"norm", device_norm}, {"activate", device_activate}, {"gemm_w8_a8", device_w8a8}, {"gemm_w4_a8", device_w4a8},
-    {"float_input", device_float_input}, {"attention", device_attention}, {"embed", device_embed}, {"gather", device_gather},
+    {"float_input", device_float_input}, {"attention", device_attention}, {"prompt", device_prompt},
+    {"embed", device_embed}, {"gather", device_gather},
     {"sample", device_sample}, {"graph", device_graph},
 };
 

@@ -15,7 +15,7 @@ struct device {
     struct {
         void *on_device, *host;
         size_t n_bytes;
-    } copies[16];
+    } copies[24];
     size_t n_copies;
 };
 
@@ -25,7 +25,13 @@ void *place(struct device *d, const void *host, size_t n_bytes);
 void fetch(struct device *d);
 /* Values [n_rows, n_cols] and scales packed by g, in a buffer of this case. */
 void *packed(struct check *c, const struct zq_gemm *g, struct zq_matrix w, const void *values, const float *scales);
+/* A copy in a buffer of this case. */
+void *copy_of(struct check *c, const void *from, size_t n_bytes, size_t align);
+/* Values from the first of a row-wise array to its last. */
+size_t row_values(size_t n_rows, size_t ld, size_t n);
 
+void device_attention(struct device *d);
+void device_prompt(struct device *d);
 void device_embed(struct device *d);
 void device_gather(struct device *d);
 void device_sample(struct device *d);
