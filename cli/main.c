@@ -78,6 +78,7 @@ static zq_status run(int n_args, char **args, zq_error *err)
 int main(int argc, char **argv)
 {
     if (!fill_standard_descriptors()) return ZQ_EIO;
+    signal(SIGXFSZ, SIG_IGN); /* a file above the limit of the shell is a write that fails, with a message, and is cleaned up */
     signal(SIGPIPE, SIG_DFL); /* a reader that has seen enough ends us quietly, even if our parent ignores the signal */
     zq_error err = {0};
     const zq_status st = run(argc - 1, argv + 1, &err);

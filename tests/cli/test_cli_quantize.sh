@@ -53,6 +53,10 @@ head -n $lines "$tmp/j/zq-report.json" > "$tmp/in_file"
 head -n $lines "$stdout" > "$tmp/printed"
 expect_same "is the one in the directory" "$tmp/in_file" "$tmp/printed"
 expect_line "with time and memory of this run" out '"memory_bytes": [0-9]{7}'
+limited() { (ulimit -f 3000; exec "$zq" "$@"); }
+run limited quantize $model -o "$tmp/limited"
+expect_error "a limit on the size of files" 3 "cannot write"
+expect "leaves nothing" [ ! -e "$tmp/limited" -a ! -e "$tmp/limited.partial" ]
 run "$zq" quantize $model
 expect_error "no output" 2 "-o OUT"
 run "$zq" quantize $model -o "$tmp/x" --scheme w1a8
