@@ -1,5 +1,6 @@
-/* Opens plug-ins with dlopen: beside the program or library that asks (a build tree), where it was installed, then wherever the
- * system's linker looks. A name without its plug-in, or a plug-in without its GPU, is one sentence. */
+/* Opens plug-ins with dlopen: beside the program or library that asks (a build tree), where installing puts libraries beside a program
+ * (bin/../lib, under any prefix), where they were configured to be installed, then wherever the system's linker looks. A name without
+ * its plug-in, or a plug-in without its GPU, is one sentence. */
 #define _GNU_SOURCE /* dladdr */
 #include "cuda/load.h"
 
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void *open_in(const char *folder, size_t n, const char *file)
 {
@@ -17,14 +19,28 @@ static void *open_in(const char *folder, size_t n, const char *file)
     return length < 0 || (size_t)length >= sizeof path ? NULL : dlopen(path, RTLD_NOW | RTLD_LOCAL);
 }
 
-static void *find_plugin(const char *file)
+/* Where this code lies. Of a program that the shell has found dladdr knows the bare name only. */
+static void find_self(char *path, size_t room)
 {
     Dl_info here = {0};
+    if (dladdr((void *)(uintptr_t)find_self, &here) && here.dli_fname && strchr(here.dli_fname, '/')) {
+        snprintf(path, room, "%s", here.dli_fname);
+        return;
+    }
+    const ssize_t n = readlink("/proc/self/exe", path, room - 1);
+    path[n > 0 ? n : 0] = '\0';
+}
+
+static void *find_plugin(const char *file)
+{
+    char self[4096], installed[64];
     void *library = NULL;
-    char program[4096] = "";
-    if (dladdr((void *)(uintptr_t)find_plugin, &here) && here.dli_fname) snprintf(program, sizeof program, "%s", here.dli_fname);
-    const char *slash = strrchr(program, '/');
-    if (slash) library = open_in(program, (size_t)(slash - program) + 1, file);
+    find_self(self, sizeof self);
+    snprintf(installed, sizeof installed, "%s/%s", ZQ_PROGRAM_TO_PLUGIN, file);
+    const char *slash = strrchr(self, '/');
+    const size_t n = slash ? (size_t)(slash - self) + 1 : 0;
+    if (n) library = open_in(self, n, file);
+    if (n && !library) library = open_in(self, n, installed);
     if (!library) library = open_in(ZQ_PLUGIN_DIR "/", sizeof ZQ_PLUGIN_DIR, file);
     return library ? library : dlopen(file, RTLD_NOW | RTLD_LOCAL);
 }

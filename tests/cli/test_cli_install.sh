@@ -13,7 +13,7 @@ for file in 'bin/zq' 'include/zeroquant.h' 'lib*/libzq.a' 'lib*/libzq.so' 'lib*/
 done
 library=$(dirname "$(find "$prefix" -name libzq.so)")
 export PKG_CONFIG_PATH=$library/pkgconfig
-run pkg-config --define-variable=prefix="$prefix" --cflags --libs zeroquant
+run pkg-config --cflags --libs zeroquant
 flags=$(cat "$stdout")
 # shellcheck disable=SC2086 # a list of options
 run cc -Wall -Werror examples/generate.c $flags -o "$tmp/generate"
@@ -23,4 +23,9 @@ run "$zq" generate $model -p "$prompt" -n 64 --quiet
 cp "$stdout" "$tmp/by_zq"
 run env LD_LIBRARY_PATH="$library" "$tmp/generate" $model "$prompt"
 expect_same "and writes the same text" "$tmp/by_zq" "$stdout"
+if [ -n "$(find "$prefix" -name libzq_cuda_host.so)" ]; then
+    run "$zq" quantize $model -o "$tmp/w8a8" --quiet
+    run env PATH="$prefix/bin:$PATH" zq generate "$tmp/w8a8" -p "$prompt" -n 1 --device cuda-host
+    expect_code "an installed program finds its plug-in" 0
+fi
 finish
