@@ -19,16 +19,22 @@ enum { V_TILE = 1, T_MANY = 4, V_MANY = 1 };
 
 typedef struct { float lane[16]; } vec;
 
+#if defined(__SANITIZE_ADDRESS__) /* sixteen lanes with their checks are too much to repeat in each use */
+#define WORD static __attribute__((noinline, unused))
+#else
+#define WORD ZQ_INLINE
+#endif
+
 #define EACH(l) for (int l = 0; l < 16; l++)
 
-ZQ_INLINE vec v_set(float a)
+WORD vec v_set(float a)
 {
     vec r;
     EACH(l) r.lane[l] = a;
     return r;
 }
 
-ZQ_INLINE vec v_load(const void *p)
+WORD vec v_load(const void *p)
 {
     vec r;
     memcpy(&r, p, sizeof r);
@@ -37,21 +43,21 @@ ZQ_INLINE vec v_load(const void *p)
 
 /* Says that a is used here. Right after a loop it keeps accumulators in their registers: gcc 12 else keeps a second copy of
  * each in memory, written in every round. */
-ZQ_INLINE void v_settle(vec *a) { (void)a; }
+WORD void v_settle(vec *a) { (void)a; }
 
 /* The first n <= 16 floats; 0 in the other lanes. */
-ZQ_INLINE vec v_load_n(const float *p, size_t n)
+WORD vec v_load_n(const float *p, size_t n)
 {
     vec r = v_set(0);
     memcpy(&r, p, n * sizeof *p);
     return r;
 }
 
-ZQ_INLINE void v_store(float *p, vec a) { memcpy(p, &a, sizeof a); }
-ZQ_INLINE void v_store_n(float *p, vec a, size_t n) { memcpy(p, &a, n * sizeof *p); }
+WORD void v_store(float *p, vec a) { memcpy(p, &a, sizeof a); }
+WORD void v_store_n(float *p, vec a, size_t n) { memcpy(p, &a, n * sizeof *p); }
 
 #define EACH_OF_TWO(name, expression)       \
-    ZQ_INLINE vec name(vec a, vec b)        \
+    WORD vec name(vec a, vec b)        \
     {                                       \
         vec r;                              \
         EACH(l)                             \
@@ -69,28 +75,28 @@ EACH_OF_TWO(v_max, x > y ? x : y) /* the second if one is NaN, as the x86 instru
 EACH_OF_TWO(v_min, x < y ? x : y)
 
 /* a * b + c, rounded once. */
-ZQ_INLINE vec v_fma(vec a, vec b, vec c)
+WORD vec v_fma(vec a, vec b, vec c)
 {
     vec r;
     EACH(l) r.lane[l] = fmaf(a.lane[l], b.lane[l], c.lane[l]);
     return r;
 }
 
-ZQ_INLINE vec v_abs(vec a)
+WORD vec v_abs(vec a)
 {
     EACH(l) a.lane[l] = fabsf(a.lane[l]);
     return a;
 }
 
 /* To the nearest integer, ties to even. */
-ZQ_INLINE vec v_round(vec a)
+WORD vec v_round(vec a)
 {
     EACH(l) a.lane[l] = rintf(a.lane[l]);
     return a;
 }
 
 /* a * 2^n rounded once, for integers -250 <= n <= 250: two factors, of which the first is exact for 2^-1 < |a| < 2. */
-ZQ_INLINE vec v_ldexp(vec a, vec n)
+WORD vec v_ldexp(vec a, vec n)
 {
     EACH(l)
     {
@@ -101,21 +107,21 @@ ZQ_INLINE vec v_ldexp(vec a, vec n)
 }
 
 /* Where a < b lanes of x, else of y. */
-ZQ_INLINE vec v_if_less(vec a, vec b, vec x, vec y)
+WORD vec v_if_less(vec a, vec b, vec x, vec y)
 {
     EACH(l) if (!(a.lane[l] < b.lane[l])) x.lane[l] = y.lane[l];
     return x;
 }
 
 /* Lanes [begin, end) of a, the others of b. */
-ZQ_INLINE vec v_keep(vec a, size_t begin, size_t end, vec b)
+WORD vec v_keep(vec a, size_t begin, size_t end, vec b)
 {
     for (size_t l = begin; l < end; l++) b.lane[l] = a.lane[l];
     return b;
 }
 
 /* Lanes l and l + 8 added, then l + 4, l + 2, l + 1. */
-ZQ_INLINE float v_sum(vec a)
+WORD float v_sum(vec a)
 {
     for (int width = 8; width; width /= 2)
         for (int l = 0; l < width; l++) a.lane[l] += a.lane[l + width];
@@ -123,7 +129,7 @@ ZQ_INLINE float v_sum(vec a)
 }
 
 /* The largest lane, by the same tree. */
-ZQ_INLINE float v_top(vec a)
+WORD float v_top(vec a)
 {
     for (int width = 8; width; width /= 2)
         for (int l = 0; l < width; l++) a.lane[l] = a.lane[l] > a.lane[l + width] ? a.lane[l] : a.lane[l + width];
@@ -131,13 +137,13 @@ ZQ_INLINE float v_top(vec a)
 }
 
 /* Stores the first n lanes, -127 .. 127, rounded to int8. */
-ZQ_INLINE void v_store_q8(int8_t *q, vec a, size_t n)
+WORD void v_store_q8(int8_t *q, vec a, size_t n)
 {
     for (size_t l = 0; l < n; l++) q[l] = (int8_t)lrintf(a.lane[l]);
 }
 
 /* Stores the first n lanes as F16, to nearest even. */
-ZQ_INLINE void v_store_f16(void *p, vec a, size_t n)
+WORD void v_store_f16(void *p, vec a, size_t n)
 {
     uint16_t h[16];
     EACH(l) h[l] = zq_float_to_f16(a.lane[l]);
@@ -145,7 +151,7 @@ ZQ_INLINE void v_store_f16(void *p, vec a, size_t n)
 }
 
 /* 16 values of a stored format as floats, all exact. Nibbles hold code + 8: lanes 0..7 in the low halves of 8 bytes. */
-ZQ_INLINE vec v_load_f16(const void *p)
+WORD vec v_load_f16(const void *p)
 {
     uint16_t h[16];
     vec r;
@@ -154,7 +160,7 @@ ZQ_INLINE vec v_load_f16(const void *p)
     return r;
 }
 
-ZQ_INLINE vec v_load_bf16(const void *p)
+WORD vec v_load_bf16(const void *p)
 {
     uint16_t h[16];
     vec r;
@@ -163,7 +169,7 @@ ZQ_INLINE vec v_load_bf16(const void *p)
     return r;
 }
 
-ZQ_INLINE vec v_load_i8(const void *p)
+WORD vec v_load_i8(const void *p)
 {
     const int8_t *c = p;
     vec r;
@@ -171,7 +177,7 @@ ZQ_INLINE vec v_load_i8(const void *p)
     return r;
 }
 
-ZQ_INLINE vec v_load_i4(const void *p)
+WORD vec v_load_i4(const void *p)
 {
     const uint8_t *c = p;
     vec r;
