@@ -52,7 +52,7 @@ expect "time beside error" [ "$(names)" = "$(for g in tensor rows:48 channel k:1
 expect "finer groups round less" [ "$(for g in tensor rows:48 channel k:128 k:64 k:32; do value $g.error median; done | sort -gr)" = \
     "$(for g in tensor rows:48 channel k:128 k:64 k:32; do value $g.error median; done)" ]
 run "$zq" quantize $model -o "$tmp/k64" --scheme w4a8 --group k:64 --quiet
-run "$zq" bench --shape minilm --granularity --weights "$tmp/k64"
+run "$zq" bench --shape minilm --layers 1 --granularity --weights "$tmp/k64"
 expect_error "errors of a quantized model" 5 "is quantized"
 run "$zq" bench --shape minilm --granularity --group k:64
 expect_error "granularity chooses groups" 2 "--granularity"
@@ -90,7 +90,7 @@ run "$zq" bench --shape minilm --scheme w3/8a16
 expect_error "a study is not timed" 5 "kernels of w4"
 run "$zq" bench --shape minilm --group k:0
 expect_error "no such group" 2 "k:0"
-run "$zq" bench --shape minilm --prompt 1000
+run "$zq" bench --shape minilm --layers 1 --prompt 1000
 expect_error "above the limit of the shape" 9 "512"
 run "$zq" bench $model --scheme w4a8
 expect_error "a directory is what it is" 2 "go with --shape"

@@ -30,7 +30,8 @@ expect_error "three models" 2 "unexpected argument 'third' after QUANTIZED"
 run "$zq" compare $model "$tmp/none" --text $text
 expect_error "no such model" 3 "$tmp/none"
 
-run "$zq" compare $model $model --study w8a8,tensor,static:minmax --calibrate $text --text $text --limit 512
+head -c 6000 $text > "$tmp/calibration"
+run "$zq" compare $model $model --study w8a8,tensor,static:minmax --calibrate "$tmp/calibration" --text $text --limit 512
 expect_line "a study" out '^KL divergence +0\.00[0-9]+ \+- '
 run "$zq" eval $model --study w8a8 --against $model --text $text --limit 512 --json
 expect "a study of W8A8" near "$(field kl)" 0.0007 0.0003

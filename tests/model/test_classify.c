@@ -2,9 +2,9 @@
  * against those of transformers. */
 #include "quantized.h"
 
-/* Sanitizers make everything ten times slower: there a part of the set does. */
+/* How good answers are, the release build tells; sanitizers see all code in a few sentences. */
 #if defined(__SANITIZE_ADDRESS__)
-enum { MAX_ROWS = 60 };
+enum { MAX_ROWS = 12 };
 #else
 enum { MAX_ROWS = 872 };
 #endif
@@ -38,7 +38,7 @@ static void check_answers(const char *dir, const char *tsv, const float *golden,
     print_message("  %s: %zu of %zu answers differ, accuracy %.4f (golden %.4f), logits off by %g of %g\n", dir, other, n,
                   (double)right / (double)n, golden_accuracy, (double)worst, (double)largest);
     assert_true(n == MAX_ROWS);
-    assert_true(other <= 4);
+    assert_true(other <= MAX_ROWS / 200); /* 4 of 872 */
     if (n == 872) assert_true(fabs((double)right / 872 - golden_accuracy) <= 4.0 / 872);
     if (close) assert_true(worst <= 2e-4f * largest);
     zq_free(text);

@@ -159,7 +159,11 @@ static void check_model(void **state)
     check_mixed_lengths(&g, m);
     check_steps(&g, m);
     check_greedy(&g, m);
+#if !defined(__SANITIZE_ADDRESS__) /* 10,240 tokens of text: a gate of accuracy, in no code that the rest does not run */
     check_nll(&g, m, name);
+#else
+    (void)check_nll;
+#endif
     zq_model_close(m);
     golden_close(&g);
 }
