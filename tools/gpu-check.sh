@@ -6,7 +6,7 @@
 #   STAGE     kernels   every operator against plain C, in bits; then the same under compute-sanitizer (memcheck, racecheck), where that exists
 #             models    models quantized in each scheme: nll, greedy text and batches against this machine's processor
 #             bench     rates of operators against the card's own limits; whole models
-#             lkd       distillation on the GPU
+#             lkd       distillation on this machine's processor (there is none on the GPU), and its result on the GPU
 #             all       one after the other
 #   MODEL     model directories, all together at most 50 MiB; default: models/novels
 #   --bundle PATH     programs: an archive made by tools/gpu-bundle.sh, or a folder; default: build/gpu-bundle.tar.gz if it is there, else build
@@ -137,9 +137,22 @@ stage_bench() {
 }
 
 stage_lkd() {
-    if "$zq" quantize --help | grep -q -e '--device'; then
-        try "LKD of models/novels" "$zq" quantize models/novels -o "$work/lkd" --scheme w4a8 --lkd fast --device "$device" --force
-    else echo "Skipped: distillation does not run on the GPU."; fi
+    local size=(--limit 4096 --count 64) learn=(--samples 64 --length 128) code
+    [ "$device" = cuda-host ] && size=(--limit 32 --count 3) && learn=(--samples 8 --length 32)
+    echo "Distillation runs on this machine's processor, not on the GPU; the device runs what it leaves."
+    echo
+    echo "| what | result | time | |"
+    echo "|---|---|---|---|"
+    try "LKD (fast) of models/novels to w4a8, on the processor" \
+        "$zq" quantize models/novels -o "$work/lkd" --scheme w4a8 --lkd fast "${learn[@]}" --force --quiet
+    echo
+    echo "| model | result | nll | greedy text | sequences of a batch against each alone | one token at a time |"
+    echo "|---|---|---|---|---|---|"
+    timeout "$(left)" "$bundle/check-device" "$work/lkd" --device "$device" \
+        --text models/novels/heldout.txt "${size[@]}" > "$work/row" 2> "$work/said"
+    code=$?
+    [ $code = 0 ] || wrong=1
+    if [ -s "$work/row" ]; then sed "s|$work/||" "$work/row"; else echo "| lkd | WRONG, exit code $code: $(tail -n 1 "$work/said") | | | | |"; fi
 }
 
 # Replaces the section "## NAME" of the results.
