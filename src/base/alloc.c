@@ -55,13 +55,18 @@ bool zq_add(size_t a, size_t b, size_t *out)
     return true;
 }
 
-void *zq_alloc(size_t n_bytes)
+void *zq_alloc_aligned(size_t alignment, size_t n_bytes)
 {
     assert(!frozen && "a step may not allocate");
     void *p;
     /* the exact size, so that sanitizers see the first byte past it */
-    if (must_fail() || n_bytes > PTRDIFF_MAX || posix_memalign(&p, ALIGNMENT, n_bytes ? n_bytes : 1)) return NULL;
+    if (must_fail() || n_bytes > PTRDIFF_MAX || posix_memalign(&p, alignment, n_bytes ? n_bytes : 1)) return NULL;
     return p;
+}
+
+void *zq_alloc(size_t n_bytes)
+{
+    return zq_alloc_aligned(ALIGNMENT, n_bytes);
 }
 
 void *zq_alloc_zero(size_t n_bytes)

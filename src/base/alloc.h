@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 void *zq_alloc(size_t n_bytes);                       /* contents undefined */
+void *zq_alloc_aligned(size_t alignment, size_t n_bytes); /* to a power of two of at least 64 */
 void *zq_alloc_zero(size_t n_bytes);
 void *zq_alloc_array(size_t n, size_t item_bytes);    /* zeroed; NULL if the product overflows */
 /* Keeps the first min(old_bytes, new_bytes) bytes; on failure returns NULL and `old` stays valid. old may be NULL. */

@@ -3,6 +3,7 @@
 #include "bench/machine.h"
 
 #include "base/alloc.h"
+#include "base/arena.h"
 #include "bench/samples.h"
 
 #include <fcntl.h>
@@ -82,7 +83,7 @@ static void read_lines(void *work, size_t begin, size_t end, int thread)
 
 struct zq_rate zq_read_rate(struct zq_team *team, size_t n_bytes, double seconds)
 {
-    uint8_t *memory = zq_alloc(n_bytes);
+    uint8_t *memory = zq_alloc_pages(n_bytes); /* as weights lie */
     if (!memory) return (struct zq_rate){0};
     memset(memory, 1, n_bytes); /* pages of zeros may share memory */
     const struct zq_rate runs = zq_busy_rate(team, n_bytes / LINE, 64, read_lines, memory, seconds);

@@ -282,7 +282,7 @@ zq_status zq_model_bind(struct zq_model *m, const zq_open_options *options, zq_e
     b.used = zq_alloc_array(m->ckpt->n_tensors + 1, sizeof *b.used);
     if (!b.used) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for %zu tensors", m->dir, m->ckpt->n_tensors);
     find_stored(&b);
-    b.packing = (struct zq_packing){&m->kernels, zq_thread_count(options->n_threads), !options->header_only, m->device, m->blas};
+    b.packing = (struct zq_packing){&m->kernels, zq_thread_count(options->n_threads), !options->header_only, m->device, &m->arena, m->blas};
     if (!b.status) bind_all(&b);
     if (!b.status) b.status = zq_device_wait(m->device, err);
     if (!b.status && options->note) note_extras(&b, options);

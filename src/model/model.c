@@ -156,6 +156,7 @@ void zq_model_close(zq_model *m)
     zq_compressed_free(m->compressed);
     zq_checkpoint_close(m->ckpt);
     zq_device_close(m->device);
+    zq_arena_free(&m->arena);
     zq_free(m->dir);
     zq_free(m);
 }

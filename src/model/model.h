@@ -19,6 +19,7 @@ struct zq_model {
     struct zq_modules modules;
     struct zq_stored *stored;         /* [modules.n] */
     struct zq_kernels kernels;
+    struct zq_arena arena;            /* of packed weights, unless they lie on a device */
     struct zq_device *device;         /* NULL: weights lie here; else those that operators read lie there */
     zq_math math;
     zq_kv_format kv;                         /* of sessions, unless they say otherwise: never ZQ_KV_DEFAULT */

@@ -194,7 +194,7 @@ static zq_status pack(struct zq_linear *l, const struct zq_stored *w, const stru
     work.values_bytes = (work.block * w->n_cols * value + 63) / 64 * 64;
     work.scales_bytes = (work.block * zq_spec_n_groups(w->spec, w->n_cols) * sizeof(float) + 63) / 64 * 64;
     const size_t n_bytes = l->gemm->packed_bytes(&l->w);
-    l->w.packed = n_bytes ? zq_alloc(n_bytes) : NULL;
+    l->w.packed = !n_bytes ? NULL : packing->device ? zq_alloc(n_bytes) : zq_arena_alloc(packing->arena, n_bytes);
     work.buffers = zq_alloc_array((size_t)packing->n_threads, work.values_bytes + work.scales_bytes);
     zq_status st = ZQ_OK;
     if (!l->w.packed || !work.buffers) st = zq_fail(err, ZQ_ENOMEM, "no memory to pack %s: %zu bytes", w->name, n_bytes);
@@ -219,14 +219,15 @@ zq_status zq_linear_make(struct zq_linear *out, const struct zq_stored *w, const
     if (!st && l.gemm && packing->pack) st = pack(&l, w, packing, err);
     if (!st && l.w.packed) st = zq_device_take(packing->device, &l.w.packed, l.gemm->packed_bytes(&l.w), err);
     if (!st) l.device = packing->device;
-    if (st) zq_linear_free(&l);
+    if (st && packing->device) zq_free(l.w.packed);
+    if (st) l = (struct zq_linear){0};
     *out = l;
     return st;
 }
 
 void zq_linear_free(struct zq_linear *l)
 {
-    zq_device_free(l->device, l->w.packed);
+    if (l->device) zq_device_free(l->device, l->w.packed);
     zq_device_free(l->device, l->bias);
     *l = (struct zq_linear){0};
 }

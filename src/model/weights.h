@@ -2,6 +2,7 @@
 #ifndef ZQ_MODEL_WEIGHTS_H
 #define ZQ_MODEL_WEIGHTS_H
 
+#include "base/arena.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/compressed.h"
 #include "model/modules.h"
@@ -30,12 +31,13 @@ void zq_stored_values(const struct zq_stored *w, size_t row, size_t n, void *val
 void zq_stored_row(const struct zq_stored *w, const struct zq_kernels *kernels, size_t row, float *out, int8_t *codes);
 
 /* Makes a linear map of a stored weight: packed for its kernel, or left in the file for BLAS. Source pages are dropped as
- * tiles are made. Nothing of *out must be released on failure. pack false: binds without packing. */
+ * tiles are made. Packed weights belong to the arena. Nothing of *out must be released on failure. pack false: binds without packing. */
 struct zq_packing {
     const struct zq_kernels *kernels;
     int n_threads;
     bool pack;
     const struct zq_device *device; /* where packed weights go; NULL: they stay here */
+    struct zq_arena *arena;         /* what they are cut from if they stay */
     bool blas; /* float maps go through BLAS: the model has no integer codes */
 };
 zq_status zq_linear_make(struct zq_linear *out, const struct zq_stored *w, const struct zq_packing *packing, zq_error *err);

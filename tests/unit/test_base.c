@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "base/alloc.h"
+#include "base/arena.h"
 #include "base/carve.h"
 #include "base/cursor.h"
 #include "base/json.h"
@@ -84,6 +85,28 @@ static void carving(void **state)
         assert_null(zq_carve(&c, 1, 1));
         assert_true(c.overflow && c.used == 64);
     }
+}
+
+static void an_arena_cuts_pieces(void **state)
+{
+    (void)state;
+    enum { N = 40 };
+    struct zq_arena arena = {0};
+    uint8_t *pieces[N];
+    for (size_t i = 0; i < N; i++) { /* the large ones do not fit one block together */
+        const size_t n = i % 10 == 9 ? (size_t)40 << 20 : 1 + 1000 * i;
+        assert_non_null(pieces[i] = zq_arena_alloc(&arena, n));
+        assert_int_equal((uintptr_t)pieces[i] % 64, 0);
+        pieces[i][0] = pieces[i][n - 1] = (uint8_t)i;
+    }
+    for (size_t i = 0; i < N; i++) assert_int_equal(pieces[i][0], i);
+    zq_arena_free(&arena);
+    assert_null(arena.blocks);
+    zq_alloc_fail_at(2, false); /* the block's bytes */
+    assert_null(zq_arena_alloc(&arena, 1));
+    assert_null(zq_arena_alloc(&arena, SIZE_MAX));
+    zq_alloc_fail_at(0, false);
+    assert_null(arena.blocks);
 }
 
 static void growing_keeps_contents(void **state)
@@ -598,7 +621,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(allocation_is_aligned),
         cmocka_unit_test(sizes_do_not_wrap),
-        cmocka_unit_test(carving), cmocka_unit_test(growing_keeps_contents),
+        cmocka_unit_test(carving), cmocka_unit_test(growing_keeps_contents), cmocka_unit_test(an_arena_cuts_pieces),
         cmocka_unit_test(strings_are_copied),
         cmocka_unit_test(the_chosen_allocation_fails),
 #ifndef NDEBUG
