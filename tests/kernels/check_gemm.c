@@ -172,7 +172,10 @@ static void check_gemm(struct check *c, const struct zq_gemm *got, const struct 
     struct shape longest = {
         .n_rows = 3, .n_cols = 131072, .n_tokens = 2, .dtype = bits == 16 ? ZQ_BF16 : ZQ_I8, .bits = bits, .int8_input = int8_input};
     if (!int8_input) longest.n_cols = 20000;
-    for (size_t i = 0; i < 3 && !c->failed; i++) check_shape(c, got, plain, &longest);
+    for (size_t i = 0; i < 3 && !c->failed; i++, longest.n_tokens += 4) check_shape(c, got, plain, &longest);
+    /* more steps than are ordered together (x86/gemm_pairs.h), in a row and in a group */
+    struct shape ordered = {.n_rows = 21, .n_cols = 2080, .n_tokens = 15, .dtype = longest.dtype, .bits = bits, .int8_input = int8_input};
+    for (size_t i = 0; i < 3 && !c->failed && int8_input; i++, ordered.k_group = 1040) check_shape(c, got, plain, &ordered);
     struct shape many = {.n_rows = 33, .n_cols = 96, .n_tokens = 4500, .dtype = longest.dtype, .bits = bits, .int8_input = int8_input};
     for (size_t i = 0; i < 2 && !c->failed && int8_input; i++, many.k_group = 4) check_shape(c, got, plain, &many);
     many.n_cols = 8 * 1200;

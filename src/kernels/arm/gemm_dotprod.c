@@ -3,10 +3,8 @@
  * Register plan: 6 tokens x 4 vectors of 4 rows = 24 accumulators, 4 registers of weights, 1 of activations. */
 #include "kernels/arm/gemm_neon.h"
 
-ZQ_INLINE void dot_steps(ints *acc, size_t n_tokens, const int8_t *const *q, const uint8_t *w, size_t n_steps, int bits,
-                         bool split)
+ZQ_INLINE void dot_steps(ints *acc, size_t n_tokens, const int8_t *const *q, const uint8_t *w, size_t n_steps, int bits)
 {
-    (void)split;
     const size_t n_bytes = 16 * VECS * (size_t)bits / 8;
     for (size_t s = 0; s < n_steps; s++, w += n_bytes) {
         int8x16_t right[VECS];

@@ -13,10 +13,8 @@ ZQ_INLINE void exchange(ints *a, ints *b)
     *b = high;
 }
 
-ZQ_INLINE void dot_steps(ints *acc, size_t n_tokens, const int8_t *const *q, const uint8_t *w, size_t n_steps, int bits,
-                         bool split)
+ZQ_INLINE void dot_steps(ints *acc, size_t n_tokens, const int8_t *const *q, const uint8_t *w, size_t n_steps, int bits)
 {
-    (void)split;
     const size_t n_bytes = 16 * VECS * (size_t)bits / 8, paired = n_tokens - n_tokens % 2;
     int8x16_t even[VECS], odd[VECS];
     size_t s = 0;

@@ -8,7 +8,7 @@
 #include <arm_neon.h>
 #include <string.h>
 
-enum { LANES = 4, VECS = 4, T_WIDE = 6, T_MID = 4, OFFSET_W8 = 0, SPLIT_W8 = 0 };
+enum { LANES = 4, VECS = 4, T_WIDE = 6, T_MID = 4, OFFSET_W8 = 0 };
 
 typedef int32x4_t ints;
 typedef float32x4_t floats;

@@ -1,6 +1,6 @@
 /* Integer products with vpmaddubsw (unsigned times signed, pairs added in 16 bits), exact on every input:
- *   w8  (q + 128) times codes split at packing time (gemm_split.h), then pairs are added in 32 bits. Tiles that are not split:
- *       |w| times sign(q, w), where 2 * 128 * 127 = 32,512 fits 16 bits on any input.
+ *   w8  few tokens: |w| times sign(q, w), where 2 * 128 * 127 = 32,512 fits 16 bits on any input, in the order of memory;
+ *       more: pairs of steps that 16 bits are enough for (gemm_pairs.h)
  *   w4  nibbles 0 .. 15 times q: a pair is at most 2 * 15 * 127 = 3,810, so 8 steps are summed in 16 bits (30,480) first.
  *
  * Register plan: 4 tokens x 2 vectors of 8 rows = 8 accumulators, 2 of weights, 1 of activations, 2 of products, 2 constants. */
@@ -9,7 +9,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-enum { LANES = 8, VECS = 2, T_WIDE = 6, T_MID = 4, OFFSET_W8 = 0, SPLIT_W8 = 1 };
+enum { LANES = 8, VECS = 2, T_WIDE = 6, T_MID = 4, OFFSET_W8 = 0 };
 
 typedef __m256i ints;
 typedef __m256 floats;
@@ -46,19 +46,17 @@ ZQ_INLINE void settle(ints *a, size_t n)
     for (size_t i = 0; i < n; i++) ZQ_SETTLE(a[i]);
 }
 
-/* split: (q + 128) times dense codes; else |w| times sign(q, w). */
-ZQ_INLINE void dot_steps_w8(ints *acc, size_t n_tokens, const int8_t *const *q, const uint8_t *w, size_t n_steps, bool split)
+ZQ_INLINE void dot_steps_w8(ints *acc, size_t n_tokens, const int8_t *const *q, const uint8_t *w, size_t n_steps)
 {
-    const ints ones = _mm256_set1_epi16(1), offset = _mm256_set1_epi8(-128);
+    const ints ones = _mm256_set1_epi16(1);
     for (size_t s = 0; s < n_steps; s++, w += 64) {
         const ints w0 = _mm256_loadu_si256((const ints *)w), w1 = _mm256_loadu_si256((const ints *)w + 1);
         const ints abs0 = _mm256_abs_epi8(w0), abs1 = _mm256_abs_epi8(w1);
         _mm_prefetch((const char *)w + AHEAD_BYTES, _MM_HINT_T0);
         ZQ_UNROLL
         for (size_t t = 0; t < n_tokens; t++) {
-            const ints left = load_q(q[t] + 4 * s), raised = _mm256_xor_si256(left, offset);
-            const ints p0 = split ? _mm256_maddubs_epi16(raised, w0) : _mm256_maddubs_epi16(abs0, _mm256_sign_epi8(left, w0));
-            const ints p1 = split ? _mm256_maddubs_epi16(raised, w1) : _mm256_maddubs_epi16(abs1, _mm256_sign_epi8(left, w1));
+            const ints left = load_q(q[t] + 4 * s);
+            const ints p0 = _mm256_maddubs_epi16(abs0, _mm256_sign_epi8(left, w0)), p1 = _mm256_maddubs_epi16(abs1, _mm256_sign_epi8(left, w1));
             acc[2 * t] = _mm256_add_epi32(acc[2 * t], _mm256_madd_epi16(p0, ones));
             acc[2 * t + 1] = _mm256_add_epi32(acc[2 * t + 1], _mm256_madd_epi16(p1, ones));
         }
@@ -100,20 +98,43 @@ ZQ_INLINE void dot_steps_w4(ints *acc, size_t n_tokens, const int8_t *const *q, 
     for (size_t i = 0; i < n_tokens * VECS; i++) acc[i] = in_memory[i];
 }
 
-ZQ_INLINE void dot_steps(ints *acc, size_t n_tokens, const int8_t *const *q, const uint8_t *w, size_t n_steps, int bits, bool split)
+ZQ_INLINE void dot_steps(ints *acc, size_t n_tokens, const int8_t *const *q, const uint8_t *w, size_t n_steps, int bits)
 {
     if (bits == 4) dot_steps_w4(acc, n_tokens, q, w, n_steps);
-    else if (split) dot_steps_w8(acc, n_tokens, q, w, n_steps, true);
-    else dot_steps_w8(acc, n_tokens, q, w, n_steps, false);
+    else dot_steps_w8(acc, n_tokens, q, w, n_steps);
 }
 
 #include "kernels/gemm.inc"
+#include "kernels/x86/gemm_pairs.h"
 
-static void gemm_w8_a8_avx2(const struct zq_product *p, size_t row_begin, size_t row_end) { run(p, row_begin, row_end, 8); }
+/* Groups that end within a step, which no common model has, are not ordered. */
+static bool is_ordered(const struct zq_matrix *w) { return !w->k_group || w->k_group % 4 == 0; }
+
+static size_t ordered_bytes(const struct zq_matrix *w)
+{
+    if (!is_ordered(w) || !bytes_w8(w)) return bytes_w8(w);
+    return zq_tiles_bytes(w->n_rows, ROWS, tile_bytes(w, 8) + orders_bytes(w));
+}
+
+static void pack_ordered(const struct zq_matrix *w, size_t row, size_t n, const void *values, const float *scales)
+{
+    pack_w8(w, row, n, values, scales);
+    for (size_t r = row; r < row + n && is_ordered(w); r += ROWS) order_tile(w, r);
+}
+
+/* Up to this many tokens wait for memory, not for arithmetic. */
+enum { STREAMED_TOKENS = 3 };
+
+static void gemm_w8_a8_avx2(const struct zq_product *p, size_t row_begin, size_t row_end)
+{
+    if (p->n_tokens > STREAMED_TOKENS && is_ordered(p->w)) run_paired(p, row_begin, row_end);
+    else run(p, row_begin, row_end, 8);
+}
+
 static void gemm_w4_a8_avx2(const struct zq_product *p, size_t row_begin, size_t row_end) { run(p, row_begin, row_end, 4); }
 
 void zq_gemm_avx2(struct zq_kernels *k)
 {
-    k->w8_a8 = (struct zq_gemm){"gemm_w8_a8_avx2", ROWS, bytes_w8, pack_w8, gemm_w8_a8_avx2};
+    k->w8_a8 = (struct zq_gemm){"gemm_w8_a8_avx2", ROWS, ordered_bytes, pack_ordered, gemm_w8_a8_avx2};
     k->w4_a8 = (struct zq_gemm){"gemm_w4_a8_avx2", ROWS, bytes_w4, pack_w4, gemm_w4_a8_avx2};
 }

@@ -7,7 +7,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-enum { LANES = 16, VECS = 4, T_WIDE = 6, T_MID = 4, OFFSET_W8 = 128, SPLIT_W8 = 0 };
+enum { LANES = 16, VECS = 4, T_WIDE = 6, T_MID = 4, OFFSET_W8 = 128 };
 
 typedef __m512i ints;
 typedef __m512 floats;
@@ -50,10 +50,8 @@ ZQ_INLINE void load_w(ints w[VECS], const uint8_t *p, int bits)
 /* Far enough ahead to cover memory latency, and past the page boundaries at which the processor's own prefetcher stops. */
 enum { AHEAD_BYTES = 2048 };
 
-ZQ_INLINE void dot_steps(ints *acc, size_t n_tokens, const int8_t *const *q, const uint8_t *w, size_t n_steps, int bits,
-                         bool split)
+ZQ_INLINE void dot_steps(ints *acc, size_t n_tokens, const int8_t *const *q, const uint8_t *w, size_t n_steps, int bits)
 {
-    (void)split;
     const size_t n_bytes = 64 * VECS * (size_t)bits / 8;
     for (size_t s = 0; s < n_steps; s++, w += n_bytes) {
         ints right[VECS];
