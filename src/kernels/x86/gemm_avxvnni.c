@@ -23,8 +23,15 @@ ZQ_INLINE ints i_add(ints a, ints b) { return _mm256_add_epi32(a, b); }
 ZQ_INLINE floats i_to_float(ints a) { return _mm256_cvtepi32_ps(a); }
 ZQ_INLINE floats f_set(float a) { return _mm256_set1_ps(a); }
 ZQ_INLINE floats f_load(const float *p) { return _mm256_loadu_ps(p); }
-ZQ_INLINE floats f_load_n(const float *p, size_t n) { return _mm256_maskload_ps(p, lanes_below(n)); }
-ZQ_INLINE void f_store_n(float *p, floats a, size_t n) { _mm256_maskstore_ps(p, lanes_below(n), a); }
+ZQ_INLINE floats f_load_n(const float *p, size_t n) { return n == LANES ? f_load(p) : _mm256_maskload_ps(p, lanes_below(n)); }
+
+/* Masked stores are microcode on some processors. */
+ZQ_INLINE void f_store_n(float *p, floats a, size_t n)
+{
+    if (n == LANES) _mm256_storeu_ps(p, a);
+    else _mm256_maskstore_ps(p, lanes_below(n), a);
+}
+
 ZQ_INLINE floats f_add(floats a, floats b) { return _mm256_add_ps(a, b); }
 ZQ_INLINE floats f_mul(floats a, floats b) { return _mm256_mul_ps(a, b); }
 ZQ_INLINE floats f_fma(floats a, floats b, floats c) { return _mm256_fmadd_ps(a, b, c); }
