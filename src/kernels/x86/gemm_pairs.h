@@ -137,7 +137,7 @@ static void order_tile(const struct zq_matrix *w, size_t row)
 
 /* ---- the product ---- */
 
-/* A block of tokens as q + 128, rows 64 bytes further apart than they are long: rows of 4096 would all want the same lines of the first-level cache. */
+/* A block of tokens as q + 128, rows 64 bytes further apart than they are long: rows of 4096 would all want the same lines of a cache. */
 enum { PAIRED_TOKENS = 8, LONGEST_ROW = 131072, PAIRED_PANEL = LONGEST_ROW + 64 };
 
 ZQ_INLINE ints load_raised(const uint8_t *q, size_t step)
@@ -256,7 +256,12 @@ PAIRED_TILE(paired_1_groups, 1, true)
 static const struct {
     size_t n_tokens;
     paired_fn *multiply[2]; /* [grouped] */
-} paired_tiles[] = {{8, {paired_8, paired_8_groups}}, {4, {paired_4, paired_4_groups}}, {2, {paired_2, paired_2_groups}}, {1, {paired_1, paired_1_groups}}};
+} paired_tiles[] = {
+    {8, {paired_8, paired_8_groups}},
+    {4, {paired_4, paired_4_groups}},
+    {2, {paired_2, paired_2_groups}},
+    {1, {paired_1, paired_1_groups}},
+};
 
 static void run_paired(const struct zq_product *p, size_t row_begin, size_t row_end)
 {
