@@ -41,6 +41,12 @@ static void quantize_tokens(const struct attention_work *w, size_t row, size_t n
     w->ops->kernels->activate(&args, row, row + n);
 }
 
+static void quantize_range(void *work, size_t begin, size_t end, int thread)
+{
+    (void)thread;
+    quantize_tokens(work, begin, end - begin);
+}
+
 static void attend_range(void *work, size_t begin, size_t end, int thread)
 {
     const struct attention_work *w = work;
@@ -80,7 +86,7 @@ static void attend_here(const struct zq_ops *ops, const struct zq_attention *a, 
     struct attention_work work = {ops, a, out, forms, few ? a->heads.n_kv_heads : 1};
     zq_team_run(ops->team, a->n_tiles, 1, keep_range, &work);
     zq_team_run(ops->team, a->n_tiles * work.n_head_groups, 1, attend_range, &work);
-    if (few && forms.q) quantize_tokens(&work, 0, a->n_tokens);
+    if (few && forms.q) zq_team_run(ops->team, a->n_tokens, 4, quantize_range, &work);
 }
 
 /* A plug-in that has no tokens on a device only stands in for other operators: quantizing is one of them. */
