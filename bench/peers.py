@@ -303,24 +303,29 @@ def measure(chosen, minutes):
                 print(f"{name} {number}/{rounds} {competitor.who}: {describe(turn)}", file=sys.stderr, flush=True)
 
 
-parser = argparse.ArgumentParser()
-parser.add_argument("stages", nargs="*")
-parser.add_argument("--all", action="store_true")
-parser.add_argument("--fresh", action="store_true")
-parser.add_argument("--prepare", action="store_true")
-parser.add_argument("--report", action="store_true")
-parser.add_argument("--minutes", type=float, default=1e6)
-args = parser.parse_args()
-every = stages(args.all)
-unknown = set(args.stages) - set(every)
-if unknown:
-    sys.exit(f"no stage '{unknown.pop()}': {' '.join(every)}")
-chosen = {name: stage for name, stage in every.items() if not args.stages or name in args.stages or name == "machine"}
-if not args.report:
-    prepare(chosen)
-if args.prepare:
-    sys.exit()
-if not args.report:
-    start_over_if_stale(args.fresh)
-    measure(chosen, args.minutes)
-print(peers_report.write(ROWS, DOCS, THREADS))
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("stages", nargs="*")
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--prepare", action="store_true")
+    parser.add_argument("--report", action="store_true")
+    parser.add_argument("--minutes", type=float, default=1e6)
+    args = parser.parse_args()
+    every = stages(args.all)
+    unknown = set(args.stages) - set(every)
+    if unknown:
+        sys.exit(f"no stage '{unknown.pop()}': {' '.join(every)}")
+    chosen = {name: stage for name, stage in every.items() if not args.stages or name in args.stages or name == "machine"}
+    if not args.report:
+        prepare(chosen)
+    if args.prepare:
+        sys.exit()
+    if not args.report:
+        start_over_if_stale(args.fresh)
+        measure(chosen, args.minutes)
+    print(peers_report.write(ROWS, DOCS, THREADS))
+
+
+if __name__ == "__main__":
+    main()

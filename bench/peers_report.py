@@ -23,7 +23,7 @@ TITLES = {
     "llama": ("LLaMA architecture, TinyLlama's shape (1.1B), tokens per second",
               "A prompt of 512 tokens, then one token after another behind it; logits of the last token only, our head and embedding INT8. llama.cpp quantizes "
               "activations in blocks of 32 or 256 and keeps the head of its 4-bit files in Q6_K."),
-    "first": ("50 tokens after a prompt of 128, tokens per second", "The prompt's time is included. The first column is the 350M shape, rows with 1.3B are that one."),
+    "first": ("50 tokens after a prompt of 128, tokens per second", "The prompt's time is included. Rows are of the 350M shape unless they say 1.3B. The other columns: our parts of it."),
 }
 
 
@@ -92,7 +92,7 @@ def head(columns):
 
 def race(stage):
     """Everybody's rates; ours with the ratio to the best peer of the column."""
-    works = [work for work in stage.works() if not (stage.name == "first" and not work.startswith("50"))]
+    works = sorted(stage.works(), key=lambda work: stage.name == "first" and not work.startswith("50"))
     lines = head(["", *works, "rounds", "peak memory"])
     for who, rows in stage.rows.items():
         own = stage.kinds[who] in ("zq", "float")
