@@ -158,7 +158,7 @@ static const struct option options[] = {
     {"iters", 0, "N", read_count, &args.iterations, "steps of each block"},
     {"batch", 0, "N", read_count, &args.batch, "sequences of a step"},
     {"lr", 0, "X|auto", read_rate, &args.rate, "learning rate; auto tries five on each block"},
-    {"loss", 0, "mse|kl", read_text, &args.loss, "distance between the outputs of a block and its original"},
+    {"loss", 0, "mse|kl", read_text, &args.loss, "distance between the outputs of a block and its original; kl: paper alone"},
     {"holdout", 0, "SHARE", read_real, &args.holdout, "share of the samples that only judge (default 0.1)"},
     {"seed", 0, "S", read_seed, &args.seed, "of samples and their order"},
     {"time-budget", 0, "MIN", read_real, &args.time_budget, "minutes to spend: steps of a block, at most --iters, are measured once to fit"},

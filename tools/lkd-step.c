@@ -65,7 +65,7 @@ static zq_status time_steps(struct zq_student *s, const struct arguments *a, zq_
     if (!x) return zq_fail(err, ZQ_ENOMEM, "no memory for a batch");
     uint64_t seed = 2;
     for (size_t i = 0; i < n_values; i++) x[i] = 2 * zq_rng_float(&seed) - 1;
-    const struct zq_lkd_samples samples = {x, x + n_values, a->batch, a->length};
+    const struct zq_lkd_samples samples = {.x = x, .target = x + n_values, .n = a->batch, .length = a->length};
     const struct zq_lkd_options options = {.n_iterations = a->steps + 1, .batch = a->batch, .rate = 5e-6};
     struct zq_lkd run;
     zq_lkd_teach(s, &samples, a->batch, x + n_values);

@@ -40,6 +40,9 @@ zq_status zq_scratch_open(struct zq_scratch *out, size_t n_bytes, const char *di
     void *bytes = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     const zq_status st = bytes == MAP_FAILED ? zq_fail_errno(err, "cannot map a scratch file in %s", dir) : ZQ_OK;
     close(fd);
+    /* Large folios, which read-ahead makes, are mapped whole by a fault anywhere in them (Linux 6.18), what was dropped among it: no read-ahead
+     * but that of zq_scratch_drop(), whose pages are single. */
+    if (!st) madvise(bytes, n_bytes, MADV_RANDOM);
     if (!st) *out = (struct zq_scratch){bytes, n_bytes, true};
     return st;
 }
@@ -51,8 +54,16 @@ void zq_scratch_close(struct zq_scratch *scratch)
     *scratch = (struct zq_scratch){0};
 }
 
+/* A fault maps what the page cache has of the 64 KiB around it as well: whole windows are dropped, or the edges of one range would come back
+ * with the next and stay. */
 void zq_scratch_drop(const struct zq_scratch *scratch, const void *from, size_t n)
 {
-    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)from / page * page;
-    if (scratch->on_disk && n) madvise((void *)at, (uintptr_t)from + n - at, MADV_DONTNEED); /* of a shared map: pages go, data stays */
+    enum { WINDOW = 1 << 16 };
+    const uintptr_t begin = (uintptr_t)scratch->bytes, end = begin + scratch->n_bytes;
+    uintptr_t first = (uintptr_t)from / WINDOW * WINDOW, last = ((uintptr_t)from + n + WINDOW - 1) / WINDOW * WINDOW;
+    if (!scratch->on_disk || !n) return;
+    first = first < begin ? begin : first;
+    last = last > end ? end : last;
+    madvise((void *)first, last - first, MADV_DONTNEED); /* of a shared map: pages go, data stays */
+    if (last < end) madvise((void *)last, n < end - last ? n : end - last, MADV_WILLNEED); /* arrays are walked from end to end */
 }

@@ -282,7 +282,6 @@ static zq_status tick(void *user, zq_error *err)
     struct zq_lesson *l = user;
     memmove(l->ticks + 1, l->ticks, (N_TICKS - 1) * sizeof *l->ticks);
     l->ticks[0] = now();
-    zq_streams_drop_all(&l->streams);
     return l->means->tick ? l->means->tick(l->means->user, 0, err) : ZQ_OK;
 }
 
@@ -300,10 +299,13 @@ static zq_status begin(struct zq_lesson *l, size_t layer, zq_error *err)
     return st;
 }
 
+static void drop(void *streams, const float *from, size_t n_values) { zq_streams_drop(streams, from, n_values); }
+
 static zq_status run_method(struct zq_lesson *l, size_t n_iterations, zq_error *err)
 {
     const struct zq_lesson_settings *set = &l->plan->lesson;
-    const struct zq_solve_samples samples = {l->streams.teacher, l->streams.student, l->streams.target, set->n, set->length, set->n_held};
+    const struct zq_solve_samples samples = {l->streams.teacher, l->streams.student, l->streams.target, set->n, set->length, set->n_held,
+                                             {drop, &l->streams}};
     struct zq_solve_options solve = set->solve;
     if (n_iterations) solve.n_iterations = n_iterations;
     solve.tick = tick;

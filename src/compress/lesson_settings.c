@@ -61,6 +61,8 @@ zq_status zq_lesson_settle(struct zq_lesson_settings *out, const zq_quantize_opt
     if (!o->loss || !strcmp(o->loss, "mse")) out->solve.loss = ZQ_LOSS_MSE;
     else if (!strcmp(o->loss, "kl")) out->solve.loss = ZQ_LOSS_KL;
     else return zq_fail(err, ZQ_EINVAL, "unknown loss '%s'; valid are mse and kl", o->loss);
+    if (out->solve.loss != ZQ_LOSS_MSE && !m->any_loss)
+        return zq_fail(err, ZQ_EINVAL, "%s knows one loss, mse: its closed form is of squares", m->name);
     return ZQ_OK;
 }
 

@@ -35,8 +35,6 @@ void zq_streams_turn(struct zq_streams *s, float **inputs)
 
 void zq_streams_drop(const struct zq_streams *s, const float *from, size_t n) { zq_scratch_drop(&s->scratch, from, n * sizeof *from); }
 
-void zq_streams_drop_all(const struct zq_streams *s) { zq_scratch_drop(&s->scratch, s->scratch.bytes, s->scratch.n_bytes); }
-
 static zq_status save_array(const struct zq_streams *s, struct zq_output *out, const float *values, zq_error *err)
 {
     zq_status st = ZQ_OK;

@@ -18,7 +18,6 @@ void zq_streams_close(struct zq_streams *streams);
 void zq_streams_turn(struct zq_streams *streams, float **inputs);
 /* n values at `from` are not needed for now. */
 void zq_streams_drop(const struct zq_streams *streams, const float *from, size_t n);
-void zq_streams_drop_all(const struct zq_streams *streams);
 
 /* Writes teacher and student as a file, and reads them back. ZQ_EFORMAT for a file of another size. */
 zq_status zq_streams_save(const struct zq_streams *streams, const char *path, zq_error *err);

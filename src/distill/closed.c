@@ -203,6 +203,8 @@ static zq_status solve_stage(struct stage *g, struct zq_solution *solution, zq_e
         const size_t count = n - i < at_once ? n - i : at_once;
         if (!g->options->published) teach(g, d->teacher_x + i * n_values, count);
         collect(g, d->student_x + i * n_values, count);
+        zq_keeper_drop(&d->keeper, d->teacher_x + i * n_values, count * n_values);
+        zq_keeper_drop(&d->keeper, d->student_x + i * n_values, count * n_values);
     }
     const float added = zq_gram_finish(&g->gram, g->n_tokens, g->biased, g->options->damp);
     for (int r = 0; r < ZQ_N_LINEARS; r++)

@@ -254,6 +254,8 @@ static void learn(struct training *t, size_t step, double scale)
         const size_t at = zq_order_at(d->n - d->n_held, t->options->seed, (uint64_t)step * t->options->batch + i) * n_values;
         memcpy(t->x + i * n_values, d->student_x + at, n_values * sizeof *t->x);
         memcpy(t->target + i * n_values, d->target + at, n_values * sizeof *t->target);
+        zq_keeper_drop(&d->keeper, d->student_x + at, n_values);
+        zq_keeper_drop(&d->keeper, d->target + at, n_values);
     }
     zq_student_forward_even(s, t->x, t->options->batch, d->length, true, t->out);
     zq_loss_mse(t->out, t->target, s->n_tokens, s->config.width, t->out, t->sums, s->n_threads);

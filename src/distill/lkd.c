@@ -13,6 +13,12 @@ static size_t values_of(const struct zq_lkd *run) /* of one sample */
     return run->samples.length * run->s->config.width;
 }
 
+static void drop(const struct zq_lkd *run, size_t first, size_t n)
+{
+    zq_keeper_drop(&run->samples.keeper, run->samples.x + first, n);
+    zq_keeper_drop(&run->samples.keeper, run->samples.target + first, n);
+}
+
 static double loss_of(const struct zq_lkd *run, const float *y, const float *target, size_t n_tokens, float *dy)
 {
     struct zq_student *s = run->s;
@@ -65,6 +71,7 @@ void zq_lkd_step(struct zq_lkd *run)
         const size_t at = zq_order_at(run->samples.n - run->n_held, run->options.seed, (uint64_t)run->iteration * batch + i) * n_values;
         memcpy(s->batch_x + i * n_values, run->samples.x + at, n_values * sizeof(float));
         memcpy(s->batch_target + i * n_values, run->samples.target + at, n_values * sizeof(float));
+        drop(run, at, n_values);
     }
     zq_student_forward_even(s, s->batch_x, batch, run->samples.length, true, s->batch_out);
     loss_of(run, s->batch_out, s->batch_target, s->n_tokens, s->batch_out);
@@ -84,6 +91,7 @@ double zq_lkd_judge(const struct zq_lkd *run)
         const size_t n = run->samples.n - i < run->options.batch ? run->samples.n - i : run->options.batch;
         zq_student_forward_even(s, run->samples.x + i * n_values, n, run->samples.length, true, s->batch_out);
         total += loss_of(run, s->batch_out, run->samples.target + i * n_values, s->n_tokens, NULL) * (double)n;
+        drop(run, i * n_values, n * n_values);
     }
     return total / (double)(run->samples.n - first);
 }

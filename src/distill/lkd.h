@@ -18,10 +18,21 @@ struct zq_lkd_options {
     uint64_t seed;              /* of the order of samples */
 };
 
+/* Who holds the samples may be told which of their values are not needed for now: they can be many more than memory holds. */
+struct zq_keeper {
+    void (*drop)(void *user, const float *from, size_t n_values); /* NULL: nobody asks */
+    void *user;
+};
+static inline void zq_keeper_drop(const struct zq_keeper *k, const float *from, size_t n_values)
+{
+    if (k->drop) k->drop(k->user, from, n_values);
+}
+
 /* What the block is given and what the teacher made of it. */
 struct zq_lkd_samples {
     const float *x, *target; /* [n, length, width] */
     size_t n, length;
+    struct zq_keeper keeper;
 };
 
 struct zq_lkd {

@@ -7,7 +7,7 @@
 zq_status zq_solve_paper(struct zq_student *s, const struct zq_solve_samples *samples, const struct zq_solve_options *o,
                          struct zq_solution *solution, zq_error *err)
 {
-    const struct zq_lkd_samples lkd_samples = {samples->teacher_x, samples->target, samples->n, samples->length};
+    const struct zq_lkd_samples lkd_samples = {samples->teacher_x, samples->target, samples->n, samples->length, samples->keeper};
     struct zq_lkd_options lkd = {.loss = o->loss, .n_iterations = o->n_iterations, .batch = o->batch, .rate = o->rate, .holdout = o->holdout,
                                  .seed = o->seed};
     struct zq_lkd run;

@@ -17,7 +17,7 @@ static size_t no_bytes(const struct zq_student *s)
 
 const struct zq_method zq_methods[] = {
     /* numbers of the paper: section 5 and appendix */
-    {.name = "paper", .trains = true, .adam = true, .n_samples = 128, .length = 512, .n_iterations = 400, .batch = 8, .rate = 5e-6,
+    {.name = "paper", .trains = true, .adam = true, .any_loss = true, .n_samples = 128, .length = 512, .n_iterations = 400, .batch = 8, .rate = 5e-6,
      .encoder_length = 128, .encoder_iterations = 100, .encoder_batch = 32, .bytes = no_bytes, .run = zq_solve_paper},
     {.name = "fast", .n_samples = 64, .length = 256, .n_iterations = 1, .batch = 8, .bytes = zq_fast_bytes, .run = zq_solve_fast},
     {.name = "full", .trains = true, .n_samples = 64, .length = 256, .n_iterations = 200, .batch = 8, .bytes = zq_full_bytes, .run = zq_solve_full},
@@ -112,6 +112,8 @@ double zq_solve_judge(struct zq_student *s, const struct zq_solve_samples *sampl
         const size_t n = end - i < at_once ? end - i : at_once;
         zq_student_forward_even(s, samples->student_x + i * n_values, n, samples->length, true, out);
         total += (double)n * zq_loss_mse(out, samples->target + i * n_values, s->n_tokens, s->config.width, NULL, sums, s->n_threads);
+        zq_keeper_drop(&samples->keeper, samples->student_x + i * n_values, n * n_values);
+        zq_keeper_drop(&samples->keeper, samples->target + i * n_values, n * n_values);
     }
     return total / (double)(end - first);
 }

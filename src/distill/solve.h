@@ -11,6 +11,7 @@ struct zq_solve_samples {
     const float *target;    /* [n, length, width] the original block's output for teacher_x */
     size_t n, length;
     size_t n_held;          /* the last n_held are not learned from: they judge. 0: all learn and all judge */
+    struct zq_keeper keeper;
 };
 
 struct zq_solve_options {
@@ -53,6 +54,7 @@ struct zq_method {
     const char *name;
     bool alone;             /* no distillation: `--method` names it, not `--lkd` */
     bool trains, adam;      /* needs gradients; and the optimizer's memory, which also trains maps that stay float: struct zq_student_options */
+    bool any_loss;          /* of enum zq_loss; false: mse alone */
     size_t n_samples, length, n_iterations, batch; /* defaults; length also bounded by the model's limit */
     double rate;
     size_t encoder_length, encoder_iterations, encoder_batch; /* 0: the same for encoders */

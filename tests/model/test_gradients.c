@@ -186,7 +186,8 @@ static void check_student(struct trial *t)
 /* Twenty steps of distillation on the golden inputs and targets. */
 static void check_learning(struct trial *t)
 {
-    const struct zq_lkd_samples samples = {t->batch.x, golden_floats(t->g, "lkd.target"), N_SEQUENCES, t->n_tokens / N_SEQUENCES};
+    const struct zq_lkd_samples samples = {.x = t->batch.x, .target = golden_floats(t->g, "lkd.target"), .n = N_SEQUENCES,
+                                           .length = t->n_tokens / N_SEQUENCES};
     const struct zq_lkd_options o = {.n_iterations = 20, .batch = N_SEQUENCES, .rate = 1e-4};
     struct zq_lkd run;
     OK(zq_student_load(t->s, t->m, BLOCK, err));

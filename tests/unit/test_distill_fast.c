@@ -238,7 +238,7 @@ static struct lesson *open_lesson(const char *family, const char *recipe, int n_
         for (size_t i = 0; i < WIDTH; i++) l->x[t * WIDTH + i] = common * (i % 3 ? 1 : -1) + other * (i % 2) + symmetric(&seed) / 4;
     }
     forward(l, false, l->target);
-    l->samples = (struct zq_solve_samples){l->x, l->x, l->target, SAMPLES, LENGTH, 4};
+    l->samples = (struct zq_solve_samples){.teacher_x = l->x, .student_x = l->x, .target = l->target, .n = SAMPLES, .length = LENGTH, .n_held = 4};
     return l;
 }
 

@@ -128,7 +128,7 @@ static struct lesson *open_lesson(const char *family, int n_threads)
     for (size_t i = 0; i < WIDTH && l->s->norm2.gamma; i++) l->s->norm2.gamma[i] += 1;
     fill_samples(l->x, 3);
     for (int r = 0; r < ZQ_N_LINEARS; r++) l->s->linear[r].has_bias = true;
-    l->samples = (struct zq_lkd_samples){l->x, l->target, SAMPLES, LENGTH};
+    l->samples = (struct zq_lkd_samples){.x = l->x, .target = l->target, .n = SAMPLES, .length = LENGTH};
     zq_lkd_teach(l->s, &l->samples, BATCH, l->target);
     return l;
 }
