@@ -2,6 +2,7 @@
  * per token. Each function gets its own loop, so that it can be a vector loop. */
 #include "distill/activation.h"
 
+#include "base/clones.h"
 #include "base/threads.h"
 #include "distill/exp.h"
 
@@ -92,14 +93,14 @@ static inline void backward_as(enum zq_activation act, const struct activation_w
 #define FORWARD_CASE(name) case ZQ_ACT_##name: forward_as(ZQ_ACT_##name, w, begin, end); break;
 #define BACKWARD_CASE(name) case ZQ_ACT_##name: backward_as(ZQ_ACT_##name, w, begin, end); break;
 
-static void forward_range(void *work, size_t begin, size_t end, int thread)
+ZQ_CLONES static void forward_range(void *work, size_t begin, size_t end, int thread)
 {
     (void)thread;
     const struct activation_work *w = work;
     switch (w->p.act) { EACH_ACTIVATION(FORWARD_CASE) }
 }
 
-static void backward_range(void *work, size_t begin, size_t end, int thread)
+ZQ_CLONES static void backward_range(void *work, size_t begin, size_t end, int thread)
 {
     (void)thread;
     const struct activation_work *w = work;

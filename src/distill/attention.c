@@ -4,6 +4,7 @@
  * kept, as they would be the largest array of all. */
 #include "distill/student.h"
 
+#include "base/clones.h"
 #include "base/threads.h"
 #include "distill/exp.h"
 #include "distill/matmul.h"
@@ -25,7 +26,7 @@ struct rotate_work {
     float sense; /* 1, or -1 for the gradient: the transposed rotation */
 };
 
-static void rotate_head(const struct zq_config *c, float *x, const float *cos, const float *sin, float sense)
+ZQ_CLONES static void rotate_head(const struct zq_config *c, float *x, const float *cos, const float *sin, float sense)
 {
     const size_t half = c->n_rotated / 2;
     const bool pairs = c->arch->positions == ZQ_POS_ROTARY_PAIRS;
@@ -72,15 +73,20 @@ static struct block block_at(const struct zq_config *c, size_t begin, size_t len
     return b;
 }
 
-static float largest(const float *x, size_t n)
+static inline float largest(const float *x, size_t n)
 {
-    float top = x[0];
-    for (size_t i = 1; i < n; i++) top = x[i] > top ? x[i] : top;
+    float lane[LANES], top = x[0];
+    size_t i = 0;
+    for (size_t l = 0; l < LANES; l++) lane[l] = x[0];
+    for (; i + LANES <= n; i += LANES)
+        for (size_t l = 0; l < LANES; l++) lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l];
+    for (; i < n; i++) top = x[i] > top ? x[i] : top;
+    for (size_t l = 0; l < LANES; l++) top = lane[l] > top ? lane[l] : top;
     return top;
 }
 
 /* x = exp(x - top); returns the sum. */
-static float exponentiate(float *x, size_t n, float top)
+static inline float exponentiate(float *x, size_t n, float top)
 {
     float lane[LANES] = {0}, total = 0;
     for (size_t i = 0; i < n; i++) x[i] = zq_exp(x[i] - top);
@@ -93,7 +99,7 @@ static float exponentiate(float *x, size_t n, float top)
 }
 
 /* Turns the scores p [queries, keys] of a block into probabilities, 0 for keys that a query does not see. */
-static void softmax(const struct zq_config *c, struct block b, float *p)
+ZQ_CLONES static void softmax(const struct zq_config *c, struct block b, float *p)
 {
     const size_t n_keys = b.last - b.first;
     for (size_t i = b.begin; i < b.end; i++, p += n_keys) {
@@ -107,11 +113,14 @@ static void softmax(const struct zq_config *c, struct block b, float *p)
 }
 
 /* dp := p (dp - sum of p dp): the gradient of the scores. */
-static void softmax_back(const float *p, float *dp, size_t n_queries, size_t n_keys)
+ZQ_CLONES static void softmax_back(const float *p, float *dp, size_t n_queries, size_t n_keys)
 {
     for (size_t i = 0; i < n_queries; i++, p += n_keys, dp += n_keys) {
         float lane[LANES] = {0}, total = 0;
-        for (size_t k = 0; k < n_keys; k++) lane[k % LANES] += p[k] * dp[k];
+        size_t at = 0;
+        for (; at + LANES <= n_keys; at += LANES)
+            for (size_t l = 0; l < LANES; l++) lane[l] += p[at + l] * dp[at + l];
+        for (size_t l = 0; at + l < n_keys; l++) lane[l] += p[at + l] * dp[at + l];
         for (size_t l = 0; l < LANES; l++) total += lane[l];
         for (size_t k = 0; k < n_keys; k++) dp[k] = p[k] * (dp[k] - total);
     }

@@ -2,6 +2,7 @@
  * up to date within the panel: no gradient of the whole map is stored, and no rounding error piles up. */
 #include "distill/quadratic.h"
 
+#include "base/clones.h"
 #include "base/threads.h"
 #include "distill/matmul.h"
 #include "quant/codes.h"
@@ -43,7 +44,7 @@ struct sweep_work {
 };
 
 /* Fits the scales of a row's groups; g = w H - T of the panel stays up to date. scales: of its groups. */
-static void fit_groups(const struct sweep_work *s, float *w, float *g, float *scales)
+ZQ_CLONES static void fit_groups(const struct sweep_work *s, float *w, float *g, float *scales)
 {
     const struct zq_layout *layout = s->q->layout;
     const size_t length = layout->spec.k_group;
@@ -67,12 +68,13 @@ static void fit_groups(const struct sweep_work *s, float *w, float *g, float *sc
     }
 }
 
-static void sweep_range(void *work, size_t begin, size_t end, int thread)
+ZQ_CLONES static void sweep_range(void *work, size_t begin, size_t end, int thread)
 {
     (void)thread;
     struct sweep_work *s = work;
     const struct zq_quadratic *q = s->q;
-    const int bits = q->layout->spec.w_bits;
+    const struct zq_code_format *f = zq_code_format(q->layout->spec.w_bits);
+    const float min = (float)f->min, max = (float)f->max;
     const size_t n_groups = zq_spec_n_groups(q->layout->spec, q->n_cols), length = q->n_cols / n_groups;
     size_t changed = 0;
     for (size_t r = begin; r < end; r++) {
@@ -82,9 +84,7 @@ static void sweep_range(void *work, size_t begin, size_t end, int thread)
         if (s->fits) fit_groups(s, w, g, q->scales + r * n_groups + s->first / length);
         for (size_t j = 0; j < s->n; j++) {
             const float scale = scales[(s->first + j) / length], best = w[j] - g[j] / s->block[j][j];
-            int8_t code;
-            zq_codes(&code, &best, 1, scale, bits);
-            const float value = (float)code * scale, step = value - w[j];
+            const float value = zq_nearest_code(best / scale, min, max) * scale, step = value - w[j];
             if (step == 0) continue;
             changed++;
             w[j] = value;

@@ -10,6 +10,7 @@
 
 #include "base/alloc.h"
 #include "base/carve.h"
+#include "base/clones.h"
 #include "base/threads.h"
 #include "distill/loss.h"
 #include "distill/optimizer.h"
@@ -131,13 +132,6 @@ static float stored(float scale, enum zq_dtype dtype)
     return scale;
 }
 
-static inline float nearest_code(float x, float min, float max)
-{
-    x = x < min ? min : x;
-    x = x > max ? max : x;
-    return (x + 0x1.8p23f) - 0x1.8p23f; /* half to even, as zq_codes() has it */
-}
-
 /* Weights as `fast` left them to offsets of 0: its codes may lie further than half a code from the weights, which are drawn to them so
  * far that a step may still take them across. */
 static void begin_range(void *work, size_t begin, size_t end, int thread)
@@ -160,7 +154,7 @@ static void begin_map(struct training *t, struct map *m)
 }
 
 /* fake = what offsets and factors come to. */
-static void place_range(void *work, size_t begin, size_t end, int thread)
+ZQ_CLONES static void place_range(void *work, size_t begin, size_t end, int thread)
 {
     (void)thread;
     const struct map *m = work;
@@ -171,12 +165,12 @@ static void place_range(void *work, size_t begin, size_t end, int thread)
         const float scale = stored(m->first[g] * (1 + m->stretch[g]), m->l->layout.scale_dtype);
         m->present[g] = scale > 0 ? scale : m->first[g];
         for (size_t k = g * length; k < (g + 1) * length; k++)
-            m->l->fake[k] = nearest_code(m->centres[k] + m->l->w[k], min, max) * m->present[g];
+            m->l->fake[k] = zq_nearest_code(m->centres[k] + m->l->w[k], min, max) * m->present[g];
     }
 }
 
 /* Gradients of factors; where a weight lies beyond the last code, its offset has none. */
-static void slope_range(void *work, size_t begin, size_t end, int thread)
+ZQ_CLONES static void slope_range(void *work, size_t begin, size_t end, int thread)
 {
     (void)thread;
     const struct map *m = work;

@@ -3,6 +3,7 @@
  * remains of z_j over L_jj, rounded. z lies in the place of w until its columns are rounded. */
 #include "distill/quadratic.h"
 
+#include "base/clones.h"
 #include "base/threads.h"
 #include "distill/matmul.h"
 #include "quant/codes.h"
@@ -16,7 +17,7 @@ struct block_work {
 };
 
 /* z of the block, from T less the part of earlier columns */
-static void solve_range(void *work, size_t begin, size_t end, int thread)
+ZQ_CLONES static void solve_range(void *work, size_t begin, size_t end, int thread)
 {
     (void)thread;
     const struct block_work *b = work;
@@ -29,21 +30,20 @@ static void solve_range(void *work, size_t begin, size_t end, int thread)
     }
 }
 
-static void round_range(void *work, size_t begin, size_t end, int thread)
+ZQ_CLONES static void round_range(void *work, size_t begin, size_t end, int thread)
 {
     (void)thread;
     const struct block_work *b = work;
     const struct zq_quadratic *q = b->q;
-    const int bits = q->layout->spec.w_bits;
+    const struct zq_code_format *f = zq_code_format(q->layout->spec.w_bits);
+    const float min = (float)f->min, max = (float)f->max;
     const size_t n_groups = zq_spec_n_groups(q->layout->spec, q->n_cols), length = q->n_cols / n_groups, stride = q->n_cols;
     for (size_t r = begin; r < end; r++) {
         float *z = q->w + r * stride + b->first;
         const float *scales = q->scales + r * n_groups;
         for (size_t j = b->n; j-- > 0;) {
-            const float *row = q->gram->h + (b->first + j) * stride + b->first, scale = scales[(b->first + j) / length], w = z[j] / row[j];
-            int8_t code;
-            zq_codes(&code, &w, 1, scale, bits);
-            z[j] = (float)code * scale;
+            const float *row = q->gram->h + (b->first + j) * stride + b->first, scale = scales[(b->first + j) / length];
+            z[j] = zq_nearest_code(z[j] / row[j] / scale, min, max) * scale;
             for (size_t i = 0; i < j; i++) z[i] -= z[j] * row[i];
         }
     }

@@ -2,6 +2,7 @@
  * results are the same bits for any number of threads. */
 #include "distill/quadratic.h"
 
+#include "base/clones.h"
 #include "base/threads.h"
 #include "distill/matmul.h"
 
@@ -16,7 +17,7 @@ struct sums_work {
     double *sums;
 };
 
-static void sums_range(void *work, size_t begin, size_t end, int thread)
+ZQ_CLONES static void sums_range(void *work, size_t begin, size_t end, int thread)
 {
     (void)thread;
     const struct sums_work *w = work;
@@ -41,7 +42,7 @@ struct mirror_work {
 };
 
 /* Rows of the upper triangle about the mean. */
-static void centre_range(void *work, size_t begin, size_t end, int thread)
+ZQ_CLONES static void centre_range(void *work, size_t begin, size_t end, int thread)
 {
     (void)thread;
     const struct mirror_work *w = work;
@@ -107,7 +108,7 @@ struct below_work {
 };
 
 /* Rows below the block: x L^T = p, solved for x in place of p. */
-static void below_range(void *work, size_t begin, size_t end, int thread)
+ZQ_CLONES static void below_range(void *work, size_t begin, size_t end, int thread)
 {
     (void)thread;
     const struct below_work *w = work;

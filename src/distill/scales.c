@@ -2,6 +2,7 @@
  * whole loss. A group is a run of columns of a row, a row, or a group of rows; scales of the last lie once per row. */
 #include "distill/quadratic.h"
 
+#include "base/clones.h"
 #include "base/threads.h"
 #include "quant/codes.h"
 
@@ -35,7 +36,8 @@ static float stored(float scale, enum zq_dtype dtype)
 /* ---- before there are codes ---------------------------------------------------------------------------------------- */
 
 /* Sums of diag * w * code and diag * code^2 over n columns. */
-static void add_products(const float *w, const float *diag, size_t n, float scale, const struct zq_code_format *f, double *cross, double *square)
+ZQ_CLONES static void add_products(const float *w, const float *diag, size_t n, float scale, const struct zq_code_format *f, double *cross,
+                                   double *square)
 {
     enum { LANES = 16 };
     const float inverse = 1 / scale, min = (float)f->min, max = (float)f->max;
@@ -44,9 +46,7 @@ static void add_products(const float *w, const float *diag, size_t n, float scal
         const size_t count = n - i < LANES ? n - i : LANES;
         for (size_t l = 0; l < count; l++) {
             float code = w[i + l] * inverse;
-            code = code < min ? min : code;
-            code = code > max ? max : code;
-            code = (code + 0x1.8p23f) - 0x1.8p23f;
+            code = zq_nearest_code(code, min, max);
             c[l] += diag[i + l] * w[i + l] * code;
             s[l] += diag[i + l] * code * code;
         }
@@ -140,7 +140,7 @@ struct panel_work {
 };
 
 /* Adds to each row's sums of w T and w H w over the panel. */
-static void sums_range(void *work, size_t begin, size_t end, int thread)
+ZQ_CLONES static void sums_range(void *work, size_t begin, size_t end, int thread)
 {
     (void)thread;
     const struct panel_work *p = work;

@@ -30,6 +30,14 @@ float zq_scale_nearest(int bits, struct zq_range range, enum zq_dtype stored);
 /* codes[i] = clamp(round_half_even(w[i] / scale)); w [n] finite, scale > 0. */
 void zq_codes(int8_t *codes, const float *w, size_t n, float scale, int bits);
 
+/* The code of one value in units of the scale, as zq_codes() has it; min and max: of the format. */
+static inline float zq_nearest_code(float x, float min, float max)
+{
+    x = x < min ? min : x;
+    x = x > max ? max : x;
+    return (x + 0x1.8p23f) - 0x1.8p23f;
+}
+
 /* How far codes are from the weights: sums of squares of W - Wq and of W. */
 struct zq_deviation {
     double error, norm;
