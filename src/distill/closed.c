@@ -21,7 +21,10 @@ struct stage {
     struct zq_gram gram;
     bool factored;       /* else descent starts from nearest codes */
     float *t[ZQ_N_LINEARS];
-    float *y[ZQ_N_LINEARS]; /* [max_tokens, n_rows] of a batch */
+    /* What the teacher gives, W x, is summed as outputs, or, where maps have more rows than columns, as inputs that are mapped at the end. */
+    float *y[ZQ_N_LINEARS]; /* [max_tokens, n_rows] outputs of a batch */
+    float *x, *cross;       /* [max_tokens, n] inputs of a batch, and [n, n] the sum of their products with the student's; or NULL */
+    double *mean_x;         /* [n] */
     double *mean_y[ZQ_N_LINEARS];
     float *residual, *panel;
     double *sums;
@@ -61,14 +64,32 @@ static bool has(const struct stage *g, int r)
     return (g->maps & 1u << r) != 0;
 }
 
-/* y = W x for the teacher's inputs, plus what the residual stream has lost */
+/* Maps that add to the residual stream make up for a share of its error, which is no product with W. */
+static bool carries(const struct stage *g) { return (g->at == ZQ_AT_O || g->at == ZQ_AT_DOWN) && g->options->carry > 0; }
+
+/* Two products for each row and column of the maps cost more than one for each two columns. */
+static bool crosses(const struct stage *g)
+{
+    size_t n_rows = 0;
+    for (int r = 0; r < ZQ_N_LINEARS; r++) n_rows += has(g, r) ? g->s->linear[r].n_rows : 0;
+    return !carries(g) && !g->options->published && 2 * n_rows > input_at(g->s, g->at)->n;
+}
+
+static void add_to_mean(double *mean, const float *x, size_t n_tokens, size_t n)
+{
+    for (size_t t = 0; t < n_tokens; t++)
+        for (size_t i = 0; i < n; i++) mean[i] += x[t * n + i];
+}
+
+/* The teacher's inputs, or y = W x for them and the residual stream. */
 static void teach(struct stage *g, const float *x, size_t n)
 {
     struct zq_student *s = g->s;
     zq_student_reach(s, &(struct zq_student_batch){x, g->lengths, n}, false, g->at);
     const struct zq_student_input *in = input_at(s, g->at);
+    if (g->cross) memcpy(g->x, in->f, s->n_tokens * in->n * sizeof *g->x);
     for (int r = 0; r < ZQ_N_LINEARS; r++)
-        if (has(g, r))
+        if (has(g, r) && !g->cross)
             zq_matmul_run(s->n_threads, &(struct zq_matmul){
                 .m = s->n_tokens, .n = s->linear[r].n_rows, .k = in->n, .alpha = 1, .a = in->f, .lda = in->n, .b = s->linear[r].w, .ldb = in->n,
                 .turn_b = true, .c = g->y[r], .ldc = s->linear[r].n_rows,
@@ -88,16 +109,22 @@ static void collect(struct stage *g, const float *x, size_t n)
         if (!has(g, r)) continue;
         const struct zq_student_linear *l = &s->linear[r];
         read = zq_student_read(s, l, in);
-        if (g->options->published) continue; /* T follows from H */
+        if (g->cross || g->options->published) continue; /* published: T follows from H */
         if (g->residual) {
             const float *now = residual_at(s, g->at);
             for (size_t i = 0; i < s->n_tokens * l->n_rows; i++) g->y[r][i] += (float)g->options->carry * (g->residual[i] - now[i]);
         }
-        for (size_t t = 0; t < s->n_tokens; t++)
-            for (size_t i = 0; i < l->n_rows; i++) g->mean_y[r][i] += g->y[r][t * l->n_rows + i];
+        add_to_mean(g->mean_y[r], g->y[r], s->n_tokens, l->n_rows);
         zq_matmul_run(s->n_threads, &(struct zq_matmul){
             .m = l->n_rows, .n = l->n_cols, .k = s->n_tokens, .alpha = 1, .a = g->y[r], .lda = l->n_rows, .turn_a = true, .b = read,
             .ldb = l->n_cols, .c = g->t[r], .ldc = l->n_cols, .add = true,
+        });
+    }
+    if (g->cross) {
+        add_to_mean(g->mean_x, g->x, s->n_tokens, in->n);
+        zq_matmul_run(s->n_threads, &(struct zq_matmul){
+            .m = in->n, .n = in->n, .k = s->n_tokens, .alpha = 1, .a = g->x, .lda = in->n, .turn_a = true, .b = read, .ldb = in->n,
+            .c = g->cross, .ldc = in->n, .add = true,
         });
     }
     zq_gram_add(&g->gram, read, s->n_tokens);
@@ -119,6 +146,33 @@ static void finish_target(struct stage *g, int r, float added)
         .m = l->n_rows, .n = l->n_cols, .k = l->n_cols, .alpha = 1 - mix, .a = l->w, .lda = l->n_cols, .b = g->gram.h, .ldb = l->n_cols,
         .c = g->t[r], .ldc = l->n_cols, .add = true,
     });
+}
+
+/* The same from the inputs: t = W ((1 - mix) H + mix (cross, about the means, + added)). */
+static void finish_cross(struct stage *g, float added)
+{
+    const size_t n = g->gram.n;
+    const float mix = (float)g->options->mix;
+    for (size_t i = 0; i < n; i++) {
+        g->mean_x[i] /= (double)g->n_tokens;
+        const double shift = g->biased ? (double)g->n_tokens * g->mean_x[i] : 0;
+        float *row = g->cross + i * n;
+        for (size_t j = 0; j < n; j++)
+            row[j] = mix * (row[j] - (float)(shift * g->gram.mean[j]) + (i == j ? added : 0)) + (1 - mix) * g->gram.h[i * n + j];
+    }
+}
+
+static void map_cross(struct stage *g, int r)
+{
+    const struct zq_student_linear *l = &g->s->linear[r];
+    zq_matmul_run(g->s->n_threads, &(struct zq_matmul){
+        .m = l->n_rows, .n = l->n_cols, .k = l->n_cols, .alpha = 1, .a = l->w, .lda = l->n_cols, .b = g->cross, .ldb = l->n_cols, .c = g->t[r],
+        .ldc = l->n_cols,
+    });
+    for (size_t i = 0; i < l->n_rows; i++) {
+        g->mean_y[r][i] = 0;
+        for (size_t j = 0; j < l->n_cols; j++) g->mean_y[r][i] += l->w[i * l->n_cols + j] * g->mean_x[j];
+    }
 }
 
 static void write_codes(const struct zq_student_linear *l, const float *scales, int8_t *codes)
@@ -154,17 +208,22 @@ static bool take(struct stage *g)
     g->gram = (struct zq_gram){.n = n, .h = zq_alloc_zero(n * n * sizeof(float)), .diag = zq_alloc_array(n, sizeof(float)),
                                .mean = zq_alloc_array(n, sizeof(double)), .n_threads = s->n_threads};
     bool ok = g->gram.h && g->gram.diag && g->gram.mean;
+    if (crosses(g)) {
+        g->x = zq_alloc_array(s->max_tokens * n, sizeof(float));
+        g->cross = zq_alloc_zero(n * n * sizeof(float));
+        g->mean_x = zq_alloc_array(n, sizeof(double));
+        ok = ok && g->x && g->cross && g->mean_x;
+    }
     for (int r = 0; r < ZQ_N_LINEARS; r++) {
         if (!has(g, r)) continue;
         const struct zq_student_linear *l = &s->linear[r];
         g->t[r] = zq_alloc_zero(l->n_rows * l->n_cols * sizeof(float));
-        g->y[r] = zq_alloc_array(s->max_tokens * l->n_rows, sizeof(float));
+        if (!g->cross && !g->options->published) g->y[r] = zq_alloc_array(s->max_tokens * l->n_rows, sizeof(float));
         g->mean_y[r] = zq_alloc_array(l->n_rows, sizeof(double));
         if (l->n_rows > n_rows) n_rows = l->n_rows;
-        ok = ok && g->t[r] && g->y[r] && g->mean_y[r];
+        ok = ok && g->t[r] && (g->cross || g->options->published || g->y[r]) && g->mean_y[r];
     }
-    const bool carries = (g->at == ZQ_AT_O || g->at == ZQ_AT_DOWN) && g->options->carry > 0;
-    if (carries) ok = (g->residual = zq_alloc_array(s->max_tokens * s->config.width, sizeof(float))) && ok;
+    if (carries(g)) ok = (g->residual = zq_alloc_array(s->max_tokens * s->config.width, sizeof(float))) && ok;
     g->panel = zq_alloc_array(n_rows * ZQ_PANEL, sizeof(float));
     g->sums = zq_alloc_array(2 * n_rows, sizeof(double));
     g->lengths = zq_alloc_array(s->max_sequences, sizeof(size_t));
@@ -181,6 +240,9 @@ static void give(struct stage *g)
         zq_free(g->y[r]);
         zq_free(g->mean_y[r]);
     }
+    zq_free(g->x);
+    zq_free(g->cross);
+    zq_free(g->mean_x);
     zq_free(g->residual);
     zq_free(g->panel);
     zq_free(g->sums);
@@ -207,8 +269,9 @@ static zq_status solve_stage(struct stage *g, struct zq_solution *solution, zq_e
         zq_keeper_drop(&d->keeper, d->student_x + i * n_values, count * n_values);
     }
     const float added = zq_gram_finish(&g->gram, g->n_tokens, g->biased, g->options->damp);
+    if (g->cross) finish_cross(g, added);
     for (int r = 0; r < ZQ_N_LINEARS; r++)
-        if (has(g, r)) finish_target(g, r, added);
+        if (has(g, r)) (g->cross ? map_cross(g, r) : finish_target(g, r, added));
     g->factored = zq_gram_factor(&g->gram);
     for (int r = 0; r < ZQ_N_LINEARS; r++)
         if (has(g, r)) solve_map(g, r, solution);
@@ -238,15 +301,18 @@ size_t zq_closed_bytes(const struct zq_student *s)
 {
     size_t most = 0;
     for (int at = 0; at < ZQ_N_STAGES; at++) {
-        const size_t n = input_at(s, (enum zq_student_stage)at)->n;
-        size_t sum = n * (n + 1) * sizeof(float) + n * sizeof(double) + s->max_sequences * sizeof(size_t), n_rows = 0;
+        const size_t n = input_at(s, (enum zq_student_stage)at)->n, T = s->max_tokens;
+        size_t sum = n * (n + 1) * sizeof(float) + n * sizeof(double) + s->max_sequences * sizeof(size_t), n_rows = 0, all_rows = 0;
         for (int r = 0; r < ZQ_N_LINEARS; r++) {
             const struct zq_student_linear *l = &s->linear[r];
             if (!(maps_at[at] & 1u << r)) continue;
-            sum += (l->n_rows * (l->n_cols + s->max_tokens)) * sizeof(float) + l->n_rows * sizeof(double);
+            sum += l->n_rows * l->n_cols * sizeof(float) + l->n_rows * sizeof(double);
+            all_rows += l->n_rows;
             if (l->n_rows > n_rows) n_rows = l->n_rows;
         }
-        sum += n_rows * (ZQ_PANEL * sizeof(float) + 2 * sizeof(double)) + s->max_tokens * s->config.width * sizeof(float);
+        const bool adds = at == ZQ_AT_O || at == ZQ_AT_DOWN, crossed = !adds && 2 * all_rows > n;
+        const size_t floats = crossed ? (T + n) * n : T * (all_rows + (adds ? s->config.width : 0));
+        sum += n_rows * (ZQ_PANEL * sizeof(float) + 2 * sizeof(double)) + floats * sizeof(float) + (crossed ? n * sizeof(double) : 0);
         if (sum > most) most = sum;
     }
     return most;
