@@ -6,6 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 static const struct command *const commands[] = {
     &cmd_quantize, &cmd_generate, &cmd_eval, &cmd_compare, &cmd_forward, &cmd_embed, &cmd_classify, &cmd_tokenize, &cmd_inspect,
@@ -75,10 +78,20 @@ static zq_status run(int n_args, char **args, zq_error *err)
     return flush_output(err);
 }
 
+/* Large blocks go back to the system when they are freed: bounds on memory count on it. Left alone, glibc takes blocks as large as one freed before
+ * from its heap, where a small one above keeps them, and whether there is one depends on the timing of threads. */
+static void give_large_blocks_back(void)
+{
+#ifdef __GLIBC__
+    mallopt(M_MMAP_THRESHOLD, 1 << 20);
+#endif
+}
+
 int main(int argc, char **argv)
 {
     if (!fill_standard_descriptors()) return ZQ_EIO;
     signal(SIGXFSZ, SIG_IGN); /* a file above the limit of the shell is a write that fails, with a message, and is cleaned up */
+    give_large_blocks_back();
     signal(SIGPIPE, SIG_DFL); /* a reader that has seen enough ends us quietly, even if our parent ignores the signal */
     zq_error err = {0};
     const zq_status st = run(argc - 1, argv + 1, &err);
