@@ -107,7 +107,8 @@ if mount -t tmpfs -o size=64m tmpfs "$tmp/disk" 2> /dev/null; then
         rm -f "$tmp/disk/filler"
         start --threads 1 $resume
         tries=0
-        until ls "$out.partial"/*00001*.safetensors > /dev/null 2>&1 || [ $((tries += 1)) = 2000 ]; do sleep 0.002; done
+        # when the second shard is begun, the journal knows the first
+        until ls "$out.partial"/*00002* > /dev/null 2>&1 || [ $((tries += 1)) = 2000 ]; do sleep 0.002; done
         kill -STOP $job
         head -c 100M /dev/zero > "$tmp/disk/filler" 2> /dev/null
         kill -CONT $job
