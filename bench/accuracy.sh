@@ -165,6 +165,21 @@ measure_targets() {
     return 0
 }
 
+# The expensive alternative, where its environment was made
+end_to_end() {
+    local name=novels-w48-endtoend row=$work/novels-w48-endtoend.row
+    wanted $name || return 0
+    if [ ! -x "${ZQ_DISTILL_PYTHON:-build/distill-venv/bin/python}" ]; then
+        echo "$name: left out: bench/distill_end_to_end.sh has not installed PyTorch yet" >&2
+        return 0
+    fi
+    echo $name >&2
+    ZQ_SHARED=$shared ZQ_WORK=$work bench/distill_end_to_end.sh --methods --json 2> "$work/error" > "$work/report"
+    echo "$(for key in kl - seconds processor_seconds memory_bytes tokens; do
+        if [ $key = - ]; then cut -d ' ' -f 2 "$work/novels-w48-off.row"; else field $key < "$work/report"; fi; done | paste -sd ' ')" > "$row.new"
+    mv "$row.new" "$row"
+}
+
 # (1) and the baselines of (2): KEY MODEL TEST CALIBRATION GROUP
 measure_parts() {
     local key=$1 model=$2 test=$3 calibration=$4 group=$5 scheme
@@ -194,6 +209,7 @@ measure_targets
 measure_parts novels "$novels" "$hound" "${train%%,*}" rows:4
 [ -z "$encoder" ] || measure_parts encoder "$encoder" "$sentences" "$work/wiki-lines.txt" rows:48
 [ -n "$quick" ] || measure_sources
+[ -n "$quick" ] || end_to_end
 
 . bench/accuracy_report.sh
 write_report > "$work/accuracy.md"

