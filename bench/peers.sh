@@ -3,12 +3,13 @@
 #
 #   bench/peers.sh [--all] [--fresh] [--prepare] [--report] [--minutes M] [STAGE...]
 #
-#   STAGE        bert minilm gpt llama first threads fusion granularity ops bert-large large; default: all of them
+#   STAGE        bert minilm gpt llama fusion granularity ops threads large first bert-large; default: all, in this order
 #   --all        also what takes hours: batches up to 64, BERT-large's too, and whole models of 6 and 20 billion parameters (24 GiB)
 #   --prepare    only convert the peers' models, which is not measured
 #   --report     only write the page from what was measured before
 #   --fresh      measure again what was measured before; otherwise a run that was cut short goes on where it ended
-#   --minutes M  begin nothing new after M minutes, and write the page from what there is
+#   --minutes M  begin nothing new after M minutes, and write the page from what there is. All of it takes about 25 minutes for the first round
+#                on two cores without VNNI; turns that other programs disturbed are repeated when the run is called again
 #
 #   ZQ_PEERS_VENV  the Python environment, default build/peers-venv; made when it does not exist (several GB from PyPI; a C++ compiler builds llama.cpp)
 #   ZQ_WORK        converted models and what was measured, default build/peers

@@ -66,7 +66,8 @@ class Stage:
                 ["W8A8", "W4/8A8", "W4A8"].index(scheme) if scheme in ("W8A8", "W4/8A8", "W4A8") else 0, who)
 
     def works(self):
-        return list(dict.fromkeys(work for rows in self.rows.values() for work in rows))
+        found = dict.fromkeys(work for rows in self.rows.values() for work in rows)
+        return [work for work in found if self.name == "first" or not re.match(r"\d+ after", work)]
 
     def best_peer(self, work, suffix=""):
         found = [(rows[work][0], who) for who, rows in self.rows.items()
@@ -250,7 +251,7 @@ def section(rows_folder, docs, name, threads):
         if stage_name == "machine":
             lines += ["", "### What the machine can do", "", "`zq bench --machine`", "", *machine_table(stage)]
             continue
-        if not stage.rows:
+        if "zq" not in stage.kinds.values():
             continue
         if stage_name in TITLES:
             title, text = TITLES[stage_name]
