@@ -181,7 +181,8 @@ static zq_status round_module(zq_model *m, size_t module, const struct study *s,
     const struct zq_recipe recipe = {bits_of(s, where->role), s->group};
     const struct zq_layout layout = zq_recipe_layout(recipe, w->n_rows, w->n_cols, w->weight->dtype);
     if (recipe.bits.w == 16) return ZQ_OK;
-    float *values = zq_alloc_array(w->n_rows * w->n_cols, sizeof *values), *scales = zq_alloc_array(w->n_cols, sizeof *scales);
+    float *values = zq_arena_alloc(&m->arena, w->n_rows * w->n_cols * sizeof *values);
+    float *scales = zq_alloc_array(w->n_cols, sizeof *scales);
     int8_t *codes = zq_alloc(w->n_cols);
     zq_status st = values && scales && codes ? ZQ_OK : zq_fail(err, ZQ_ENOMEM, "%s: no memory for its weights as floats", w->name);
     for (size_t r = 0; !st && r < w->n_rows; r++) zq_stored_row(w, &m->kernels, r, values + r * w->n_cols, codes);
@@ -189,11 +190,8 @@ static zq_status round_module(zq_model *m, size_t module, const struct study *s,
         st = zq_fail(err, ZQ_EFORMAT, "module %s holds NaN or infinity", w->name);
     zq_free(scales);
     zq_free(codes);
-    if (st) {
-        zq_free(values);
-        return st;
-    }
-    l->w.packed = values; /* owned, and freed, by the map */
+    if (st) return st;
+    l->w.packed = values;
     l->w.dtype = ZQ_F32;
     l->stored = (const uint8_t *)values;
     l->transposed = false;

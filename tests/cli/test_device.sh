@@ -33,7 +33,8 @@ same_bits bert w8a8/16 1,5,9,4,1,7
 
 # sixteen ids for the sanitized program, whose simulator is slow
 limit=512 window=256
-if sanitized; then limit=32 window=16; fi
+bound=5e-3
+if sanitized; then limit=32 window=16 bound=5e-2; fi # codes that round the other way weigh more in so few
 nll() { sed -n 's/.*"nll": \([0-9.]*\),.*/\1/p' "$1"; }
 for scheme in w8a8 w4a8; do
     "$zq" quantize "$shared/models/stories260k" -o "$tmp/q" --scheme $scheme --force --quiet > /dev/null 2>&1
@@ -43,8 +44,8 @@ for scheme in w8a8 w4a8; do
     expect "eval $scheme: nll $(nll "$stdout") is the processor's" [ -n "$(nll "$stdout")" -a "$(nll "$stdout")" = "$(nll "$tmp/here")" ]
 done
 run "$zq" eval "$tmp/q" --text "$shared/models/stories260k/test.txt" --limit $limit --window $window --json --quiet --math fast --device cuda-host
-close=$(awk -v a="$(nll "$tmp/here")" -v b="$(nll "$stdout")" 'BEGIN { d = a - b; print b != "" && d * d <= 25e-6 ? "yes" : "no" }')
-expect "prompts on tensor cores: nll $(nll "$stdout") is the processor's within 5e-3" [ "$close" = yes ]
+close=$(awk -v a="$(nll "$tmp/here")" -v b="$(nll "$stdout")" -v bound=$bound 'BEGIN { d = a - b; print b != "" && d * d <= bound * bound ? "yes" : "no" }')
+expect "prompts on tensor cores: nll $(nll "$stdout") is the processor's within $bound" [ "$close" = yes ]
 "$zq" generate "$tmp/q" -p 'Once upon a time' -n 8 --quiet > "$tmp/here" 2> /dev/null
 run "$zq" generate "$tmp/q" -p 'Once upon a time' -n 8 --quiet --device cuda-host
 expect_same "decoding token by token" "$tmp/here" "$stdout"
