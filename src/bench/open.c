@@ -33,7 +33,7 @@ static zq_status read_scheme(struct zq_random_options *out, const char *name, zq
     if (scheme->ffn.w < 4)
         return zq_fail(err, ZQ_EUNSUPPORTED, "%s is a scheme for studies, which runs by the kernels of w4: what is to be timed is that", name);
     out->scheme = *scheme;
-    return st;
+    return ZQ_OK;
 }
 
 zq_status zq_shape_open(zq_model **out, const char *name, const zq_shape_options *options, zq_error *err)

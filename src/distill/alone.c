@@ -71,19 +71,11 @@ static void give(struct work *w)
     zq_free(w->best);
 }
 
-static zq_status check(const struct zq_student *s, const struct zq_solve_samples *samples, zq_error *err)
-{
-    if (samples->n && samples->length <= s->max_tokens && samples->n_held < samples->n) return ZQ_OK;
-    return zq_fail(err, ZQ_EINVAL, "%zu samples of %zu tokens, %zu of them held out, leave nothing to learn from", samples->n, samples->length,
-                   samples->n_held);
-}
-
 static zq_status begin(struct work *w, bool scales, struct zq_solution *solution, zq_error *err)
 {
-    zq_status st = check(w->s, &w->samples, err);
+    zq_status st = zq_solve_check(w->s, &w->samples, err);
     if (!st && !take(w, scales)) st = zq_fail(err, ZQ_ENOMEM, "no memory to solve a block");
-    if (!st && !zq_solution_nearest(solution, w->s))
-        st = zq_fail(err, ZQ_EFORMAT, "a weight of the block is NaN or infinite, which has no integer code");
+    if (!st) st = zq_solution_round(solution, w->s, err);
     if (st) return st;
     solution->before = zq_solve_judge_held(w->s, &w->samples, w->out, w->sums);
     solution->fell_back = false;

@@ -65,14 +65,17 @@ static bool has(const struct stage *g, int r)
 }
 
 /* Maps that add to the residual stream make up for a share of its error, which is no product with W. */
-static bool carries(const struct stage *g) { return (g->at == ZQ_AT_O || g->at == ZQ_AT_DOWN) && g->options->carry > 0; }
+static bool adds(enum zq_student_stage at) { return at == ZQ_AT_O || at == ZQ_AT_DOWN; }
+static bool carries(const struct stage *g) { return adds(g->at) && g->options->carry > 0; }
 
 /* Two products for each row and column of the maps cost more than one for each two columns. */
+static bool crossing_pays(size_t n_rows, size_t n_cols) { return 2 * n_rows > n_cols; }
+
 static bool crosses(const struct stage *g)
 {
     size_t n_rows = 0;
     for (int r = 0; r < ZQ_N_LINEARS; r++) n_rows += has(g, r) ? g->s->linear[r].n_rows : 0;
-    return !carries(g) && !g->options->published && 2 * n_rows > input_at(g->s, g->at)->n;
+    return !carries(g) && !g->options->published && crossing_pays(n_rows, input_at(g->s, g->at)->n);
 }
 
 static void add_to_mean(double *mean, const float *x, size_t n_tokens, size_t n)
@@ -310,8 +313,8 @@ size_t zq_closed_bytes(const struct zq_student *s)
             all_rows += l->n_rows;
             if (l->n_rows > n_rows) n_rows = l->n_rows;
         }
-        const bool adds = at == ZQ_AT_O || at == ZQ_AT_DOWN, crossed = !adds && 2 * all_rows > n;
-        const size_t floats = crossed ? (T + n) * n : T * (all_rows + (adds ? s->config.width : 0));
+        const bool to_stream = adds((enum zq_student_stage)at), crossed = !to_stream && crossing_pays(all_rows, n);
+        const size_t floats = crossed ? (T + n) * n : T * (all_rows + (to_stream ? s->config.width : 0));
         sum += n_rows * (ZQ_PANEL * sizeof(float) + 2 * sizeof(double)) + floats * sizeof(float) + (crossed ? n * sizeof(double) : 0);
         if (sum > most) most = sum;
     }

@@ -137,13 +137,14 @@ static zq_status solve(struct work *w, struct zq_solution *solution, zq_error *e
     /* mix and carry of one half: with all of the teacher's term the few samples are followed too closely */
     static const struct zq_closed_options options = {.mix = 0.5, .carry = 0.5, .damp = 0.01, .n_sweeps = 10};
     struct zq_student *s = w->s;
-    if (!zq_solution_nearest(solution, s)) return zq_fail(err, ZQ_EFORMAT, "a weight of the block is NaN or infinite, which has no integer code");
+    zq_status st = zq_solution_round(solution, s, err);
+    if (st) return st;
     solution->before = judge_held(w);
     solution->fell_back = false;
     smooth(w);
     for (int r = 0; r < ZQ_N_LINEARS; r++)
         if (w->biases[r]) memcpy(w->biases[r], s->linear[r].bias, s->linear[r].n_rows * sizeof(float));
-    zq_status st = zq_closed_run(s, w->samples, &options, w->biases, solution, err);
+    st = zq_closed_run(s, w->samples, &options, w->biases, solution, err);
     if (st) return st;
     exchange_biases(w);
     solution->after = judge_held(w);
@@ -157,10 +158,9 @@ zq_status zq_solve_fast(struct zq_student *s, const struct zq_solve_samples *sam
                         struct zq_solution *solution, zq_error *err)
 {
     struct work w = {.s = s, .samples = samples};
-    if (!samples->n || samples->length > s->max_tokens || samples->n_held >= samples->n)
-        return zq_fail(err, ZQ_EINVAL, "%zu samples of %zu tokens, %zu of them held out, leave nothing to learn from", samples->n, samples->length,
-                       samples->n_held);
-    zq_status st = take(&w) ? solve(&w, solution, err) : zq_fail(err, ZQ_ENOMEM, "no memory to solve a block");
+    zq_status st = zq_solve_check(s, samples, err);
+    if (st) return st;
+    st = take(&w) ? solve(&w, solution, err) : zq_fail(err, ZQ_ENOMEM, "no memory to solve a block");
     give(&w);
     if (!st && options->tick) st = options->tick(options->user, err);
     return st;

@@ -2,8 +2,6 @@
  * are trained in float, and their nearest codes are what is written. */
 #include "distill/solve.h"
 
-#include "base/status.h"
-
 zq_status zq_solve_paper(struct zq_student *s, const struct zq_solve_samples *samples, const struct zq_solve_options *o,
                          struct zq_solution *solution, zq_error *err)
 {
@@ -21,5 +19,5 @@ zq_status zq_solve_paper(struct zq_student *s, const struct zq_solve_samples *sa
     solution->before = run.before;
     solution->after = zq_lkd_end(&run);
     solution->fell_back = !(solution->after < solution->before);
-    return zq_solution_nearest(solution, s) ? ZQ_OK : zq_fail(err, ZQ_EFORMAT, "a weight of the block is NaN or infinite, which has no integer code");
+    return zq_solution_round(solution, s, err);
 }

@@ -103,6 +103,19 @@ bool zq_solution_nearest(struct zq_solution *solution, struct zq_student *s)
     return finite;
 }
 
+zq_status zq_solution_round(struct zq_solution *solution, struct zq_student *s, zq_error *err)
+{
+    if (zq_solution_nearest(solution, s)) return ZQ_OK;
+    return zq_fail(err, ZQ_EFORMAT, "a weight of the block is NaN or infinite, which has no integer code");
+}
+
+zq_status zq_solve_check(const struct zq_student *s, const struct zq_solve_samples *samples, zq_error *err)
+{
+    if (samples->n && samples->length <= s->max_tokens && samples->n_held < samples->n) return ZQ_OK;
+    return zq_fail(err, ZQ_EINVAL, "%zu samples of %zu tokens, %zu of them held out, leave nothing to learn from", samples->n, samples->length,
+                   samples->n_held);
+}
+
 double zq_solve_judge(struct zq_student *s, const struct zq_solve_samples *samples, size_t first, size_t end, float *out, double *sums)
 {
     const size_t n_values = samples->length * s->config.width, fit = s->max_tokens / samples->length;

@@ -39,6 +39,11 @@ void zq_solution_free(struct zq_solution *solution);
 size_t zq_solution_bytes(const struct zq_student *s);
 /* Round-to-nearest codes of the student's present weights; brings `fake` up to date with them. false: a weight is NaN or infinite. */
 bool zq_solution_nearest(struct zq_solution *solution, struct zq_student *s);
+/* The same; ZQ_EFORMAT in place of false. */
+zq_status zq_solution_round(struct zq_solution *solution, struct zq_student *s, zq_error *err);
+
+/* ZQ_EINVAL where the samples leave nothing to learn from. */
+zq_status zq_solve_check(const struct zq_student *s, const struct zq_solve_samples *samples, zq_error *err);
 
 /* Mean squared error of the student with its present codes, on samples [first, end), and on those that judge. out [max_tokens, width] and
  * sums [max_tokens] are scratch. */
