@@ -1,21 +1,18 @@
 /* Continues a text with an installed ZeroQuant library:
- *     cc generate.c $(pkg-config --cflags --libs zeroquant) -o generate
- *     ./generate MODEL "It was a dark night, and the" */
+ *     cc generate.c $(pkg-config --cflags --libs zeroquant) -o generate && ./generate MODEL "It was a dark night, and the" */
 #include <stdio.h>
 #include <string.h>
 #include <zeroquant.h>
 
-/* The most likely tokens after ids; *n of them at most, and how many there are afterwards. */
+/* The most likely tokens after ids: *n of them, fewer if the text ends before. */
 static zq_status continue_ids(const zq_model *model, const zq_ids *ids, int32_t *next, size_t *n, zq_error *err)
 {
     zq_session *session;
     zq_sampler greedy = {0};
-    zq_model_info info;
-    zq_model_info_get(model, &info);
     zq_status st = zq_session_create(&session, model, NULL, err);
     if (!st) st = zq_session_step(session, &(zq_input){.ids = ids->ids, .n = ids->n}, 1, err);
     for (size_t i = 0; !st && i < *n; i++) {
-        st = zq_sample(&greedy, zq_session_logits(session, NULL), info.n_outputs, &next[i], err);
+        st = zq_session_sample(session, &greedy, 1, &next[i], err);
         if (!st && zq_model_is_end(model, next[i])) *n = i;
         else if (!st) st = zq_session_step(session, &(zq_input){.ids = &next[i], .n = 1}, 1, err);
     }
