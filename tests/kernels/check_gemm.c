@@ -176,6 +176,15 @@ static void check_gemm(struct check *c, const struct zq_gemm *got, const struct 
     /* more steps than are ordered together (x86/gemm_pairs.h), in a row and in a group */
     struct shape ordered = {.n_rows = 21, .n_cols = 2080, .n_tokens = 15, .dtype = longest.dtype, .bits = bits, .int8_input = int8_input};
     for (size_t i = 0; i < 3 && !c->failed && int8_input; i++, ordered.k_group = 1040) check_shape(c, got, plain, &ordered);
+    /* more columns than are unpacked together, groups of one and of several 16-bit sums, full and not (x86/gemm_strips.h) */
+    static const size_t cols_groups[][2] = {{1100, 0}, {1216, 64}, {1152, 128}, {1248, 96}, {1120, 32}, {1280, 160}, {2112, 704}};
+    struct shape strips = {.n_rows = 37, .dtype = longest.dtype, .bits = bits, .int8_input = int8_input};
+    for (size_t i = 0; i < ZQ_LEN(cols_groups) && !c->failed && int8_input; i++) {
+        strips.n_cols = cols_groups[i][0];
+        strips.k_group = cols_groups[i][1];
+        strips.n_tokens = 4 + check_random(c, 14);
+        check_shape(c, got, plain, &strips);
+    }
     struct shape many = {.n_rows = 33, .n_cols = 96, .n_tokens = 4500, .dtype = longest.dtype, .bits = bits, .int8_input = int8_input};
     for (size_t i = 0; i < 2 && !c->failed && int8_input; i++, many.k_group = 4) check_shape(c, got, plain, &many);
     many.n_cols = 8 * 1200;

@@ -1,7 +1,8 @@
 /* Integer products with vpmaddubsw (unsigned times signed, pairs added in 16 bits), exact on every input:
  *   w8  few tokens: |w| times sign(q, w), where 2 * 128 * 127 = 32,512 fits 16 bits on any input, in the order of memory;
  *       more: pairs of steps that 16 bits are enough for (gemm_pairs.h)
- *   w4  nibbles 0 .. 15 times q: a pair is at most 2 * 15 * 127 = 3,810, so 8 steps are summed in 16 bits (30,480) first.
+ *   w4  nibbles 0 .. 15 times q. Few tokens: a pair is at most 2 * 15 * 127 = 3,810, so 8 steps are summed in 16 bits (30,480) first;
+ *       more: unpacked once for all of them, 16 steps in 16 bits (gemm_strips.h)
  *
  * Register plan: 4 tokens x 2 vectors of 8 rows = 8 accumulators, 2 of weights, 1 of activations, 2 of products, 2 constants. */
 #include "kernels/level.h"
@@ -113,6 +114,7 @@ ZQ_INLINE void dot_steps(ints *acc, size_t n_tokens, const int8_t *const *q, con
 
 #include "kernels/gemm.inc"
 #include "kernels/x86/gemm_pairs.h"
+#include "kernels/x86/gemm_strips.h"
 
 /* Groups that end within a step, which no common model has, are not ordered. */
 static bool is_ordered(const struct zq_matrix *w) { return !w->k_group || w->k_group % 4 == 0; }
@@ -130,15 +132,19 @@ static void pack_ordered(const struct zq_matrix *w, size_t row, size_t n, const 
 }
 
 /* Up to this many tokens wait for memory, not for arithmetic. */
-enum { STREAMED_TOKENS = 3 };
+enum { STREAMED_W8 = 3, STREAMED_W4 = 4 };
 
 static void gemm_w8_a8_avx2(const struct zq_product *p, size_t row_begin, size_t row_end)
 {
-    if (p->n_tokens > STREAMED_TOKENS && is_ordered(p->w)) run_paired(p, row_begin, row_end);
+    if (p->n_tokens > STREAMED_W8 && is_ordered(p->w)) run_paired(p, row_begin, row_end);
     else run(p, row_begin, row_end, 8);
 }
 
-static void gemm_w4_a8_avx2(const struct zq_product *p, size_t row_begin, size_t row_end) { run(p, row_begin, row_end, 4); }
+static void gemm_w4_a8_avx2(const struct zq_product *p, size_t row_begin, size_t row_end)
+{
+    if (p->n_tokens > STREAMED_W4 && has_strips(p->w)) run_strips(p, row_begin, row_end);
+    else run(p, row_begin, row_end, 4);
+}
 
 void zq_gemm_avx2(struct zq_kernels *k)
 {
