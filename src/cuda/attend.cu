@@ -1,4 +1,4 @@
-/* Launches attention: in the written order of kernels.h, or for prompts of --math fast on tensor cores. */
+/* Launches attention: in the written order of kernels.h, or with --math fast on tensor cores. */
 #include "cuda/attend.cuh"
 #include "cuda/prompt.cuh"
 #include "cuda/queue.cuh"
@@ -16,8 +16,9 @@ template <class T> static void run_prompt(struct zq_queue *queue, const struct z
 template <class T> static void run(struct zq_queue *queue, const struct zq_device_attention &a)
 {
     const size_t head_dim = a.heads.head_dim;
-    const bool prompt = a.n_tokens > ZQ_DEVICE_FEW * a.n_sequences && head_dim % 8 == 0 && head_dim <= ZQ_DEVICE_FAST_HEAD_DIM;
-    if (a.fast && prompt) run_prompt<T>(queue, a);
+    const bool fast = a.fast && head_dim % 8 == 0 && head_dim <= ZQ_DEVICE_FAST_HEAD_DIM, prompt = a.n_tokens > ZQ_DEVICE_FEW * a.n_sequences;
+    if (fast && prompt) run_prompt<T>(queue, a);
+    else if (fast && sizeof(T) < sizeof(float)) zq_launch_decode(queue, &a);
     else launch(queue, attend_query<T>, (unsigned)a.n_tokens, (unsigned)a.heads.n_heads, ATTEND_THREADS, a);
 }
 

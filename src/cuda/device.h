@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-enum { ZQ_PLUGIN_VERSION = 4 };
+enum { ZQ_PLUGIN_VERSION = 5 };
 
 /* Row stride of INT8 activations on a device, and where rows of codes begin: multiples of this many bytes. */
 enum { ZQ_DEVICE_ALIGN = 16 };
@@ -56,19 +56,42 @@ struct zq_device_attention {
     size_t layer_first;                   /* positions from the first layer to this one */
     size_t window;
     bool causal;
-    bool fast;                            /* prompts may go through tensor cores; see below */
+    bool fast;                            /* tensor cores may be used; see below */
     size_t n_sequences;                   /* that the tokens are of; the tokens of one lie side by side, in rising positions */
     float scale;
     struct zq_rows_out out;               /* f: always; q and scale: NULL or INT8 tokens of it, one scale across all heads */
     uint32_t *arrived;                    /* [n_tokens] zeros, and zeros again afterwards; needed with q */
+    uint32_t *joined;                     /* [ZQ_DEVICE_SPLIT_BLOCKS] likewise; needed with fast */
+    float *parts;                         /* zq_device_parts() floats of scratch; needed with fast */
 };
-/* With `fast`, steps of more than ZQ_DEVICE_FEW tokens per sequence, whose head_dim is a multiple of 8 up to ZQ_DEVICE_FAST_HEAD_DIM, read q,
- * keys, values and weights as F16 and add in FP32, tile by tile of keys with a running maximum. Against attention in exact arithmetic, with
- * d = scale * max_j sum|q k_j| * (2^-10 + head_dim * 2^-22), an output's error is at most
+/* With `fast`, heads whose head_dim is a multiple of 8 up to ZQ_DEVICE_FAST_HEAD_DIM read q, keys, values and weights as F16 and add in FP32,
+ * tile by tile of keys with a running maximum: prompts (more than ZQ_DEVICE_FEW tokens per sequence), and decoding from an F16 or INT8 cache.
+ * Against attention in exact arithmetic, with d = scale * max_j sum|q k_j| * (2^-10 + head_dim * 2^-22), an output's error is at most
  *   (expm1(2 d) + 2^-9 + n_keys * 2^-22) * (sum p_j |v_j| / sum p_j) + n_keys * 2^-24 * (max|v_j| + 1)
- * where |q|, |k|, |v| are below 65504; beyond, they are clamped. A token's result depends on its own keys and values only, not on the other
- * tokens of the launch. The order within one m16n8k16 is the hardware's, so the bits are not the simulator's. */
+ * where |q|, |k|, |v| are below 65504; beyond, they are clamped. The order within one m16n8k16 is the hardware's, so the bits are not the
+ * simulator's. A token's result depends on its own keys and values only, not on the other tokens of the launch, but for this: decoding cuts the
+ * keys of a token into so many parts as fill the device, hence the fewer the more tokens there are, and the rounding depends on the cuts. */
 enum { ZQ_DEVICE_FEW = 8, ZQ_DEVICE_FAST_HEAD_DIM = 256 };
+
+/* Decoding: at most so many parts of a token's keys, blocks that all parts together should reach, and heads that a block attends at once. */
+enum { ZQ_DEVICE_SPLITS = 32, ZQ_DEVICE_SPLIT_BLOCKS = 512, ZQ_DEVICE_SPLIT_ROWS = 16 };
+
+/* Blocks that one token needs for one part: a block has up to ZQ_DEVICE_SPLIT_ROWS heads of one key head. */
+static inline size_t zq_device_split_heads(const struct zq_heads *h)
+{
+    return h->n_kv_heads * ((h->n_heads / h->n_kv_heads + ZQ_DEVICE_SPLIT_ROWS - 1) / ZQ_DEVICE_SPLIT_ROWS);
+}
+static inline size_t zq_device_splits(const struct zq_heads *h, size_t n_tokens)
+{
+    const size_t n = ZQ_DEVICE_SPLIT_BLOCKS / (n_tokens * zq_device_split_heads(h));
+    return n < 1 ? 1 : n > ZQ_DEVICE_SPLITS ? (size_t)ZQ_DEVICE_SPLITS : n;
+}
+/* Floats that parts leave for the block that joins them, of any number of tokens: sums [head_dim], maximum and sum of weights of each row. */
+static inline size_t zq_device_parts(const struct zq_heads *h)
+{
+    const size_t group = h->n_heads / h->n_kv_heads;
+    return ZQ_DEVICE_SPLIT_BLOCKS * (group < ZQ_DEVICE_SPLIT_ROWS ? group : (size_t)ZQ_DEVICE_SPLIT_ROWS) * (h->head_dim + 2);
+}
 
 /* out [n_tokens, ld_out] (+)= token row (+ type row) (+ position row), added in this order. */
 struct zq_device_embed {

@@ -73,6 +73,7 @@ void zq_launch_norm(struct zq_queue *queue, const struct zq_norm *a, size_t n_ro
 void zq_launch_activate(struct zq_queue *queue, const struct zq_activate *a, size_t n_rows);
 void zq_launch_keep(struct zq_queue *queue, const struct zq_device_attention *a);
 void zq_launch_attend(struct zq_queue *queue, const struct zq_device_attention *a);
+void zq_launch_decode(struct zq_queue *queue, const struct zq_device_attention *a);
 void zq_launch_embed(struct zq_queue *queue, const struct zq_device_embed *a);
 void zq_launch_gather(struct zq_queue *queue, float *to, const float *from, const int32_t *rows, size_t n_rows, size_t n);
 void zq_launch_sample(struct zq_queue *queue, const struct zq_device_sample *a);

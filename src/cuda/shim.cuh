@@ -212,6 +212,7 @@ DEVICE void store16(void *p, chunk16 v)
 DEVICE void publish() {}
 DEVICE uint32_t arrive(uint32_t *counter, uint32_t n) /* fibers change places elsewhere only */
 {
+    sim_hold_others();
     const uint32_t before = *counter;
     *counter += n;
     return before;

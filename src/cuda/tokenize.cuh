@@ -13,7 +13,7 @@ template <int THREADS> DEVICE void finish_tokens(const struct zq_device_attentio
     if (!a.out.q) return;
     const uint32_t first = begin / group, n = (end - 1) / group + 1 - first, lane = thread_x() % 32;
     publish();
-    sync_block();
+    if (!MUTANT(19)) sync_block();
     for (uint32_t i = thread_x(); i < n; i += THREADS) {
         const uint32_t from = (first + i) * group, heads = least(end, from + group) - (from > begin ? from : begin);
         done[i] = arrive(&a.arrived[first + i], heads) + heads == (uint32_t)a.heads.n_heads;

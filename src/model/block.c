@@ -67,7 +67,7 @@ static void attention(struct zq_session *s, const struct zq_block *b, struct zq_
         .window = c->window, .causal = c->arch->causal, .scale = (float)(1 / sqrt((double)c->head_dim)),
         .spans = s->spans, .tiles = s->tiles, .n_tiles = s->n_tiles, .n_tokens = s->n_tokens,
         .tokens = s->there.tokens, .cache = s->there.cache, .n_sequences = n_inputs, .fast = s->model->math == ZQ_MATH_FAST,
-        .arrived = s->there.arrived,
+        .arrived = s->there.arrived, .joined = s->there.joined, .parts = s->there.parts,
         .layer_first = c->arch->causal ? (size_t)(b - s->model->blocks) * s->kv_capacity : 0,
     };
     zq_attention_run(&s->ops, &a, s->attended, b->o_in);

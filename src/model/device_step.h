@@ -13,6 +13,8 @@ enum { ZQ_N_GRAPHS = 17 };
 struct zq_device_step {
     struct zq_device_cache cache;
     uint32_t *arrived;              /* [max_batch_tokens] for attention: zeros between launches */
+    uint32_t *joined;               /* [ZQ_DEVICE_SPLIT_BLOCKS] likewise, behind those */
+    float *parts;                   /* scratch of decoding with --math fast, else NULL */
     uint8_t *step, *host_step;      /* of the step in work: struct zq_device_token [n_rows], then int32_t [n_logit_rows] */
     const struct zq_device_token *tokens; /* within step */
     const int32_t *rows;                  /* within step: of the activations, those that the head reads */

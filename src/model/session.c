@@ -103,7 +103,10 @@ static void carve_device_step(struct zq_session *s, struct zq_carver *c, struct 
     const size_t step_bytes = s->max_batch_tokens * sizeof(struct zq_device_token) + s->max_logit_rows * sizeof(int32_t);
     d->step = zq_carve(c, step_bytes, 1);
     d->host_step = zq_carve(here, step_bytes, 1);
-    d->arrived = zq_carve(c, s->max_batch_tokens, sizeof *d->arrived);
+    d->arrived = zq_carve(c, s->max_batch_tokens + ZQ_DEVICE_SPLIT_BLOCKS, sizeof *d->arrived);
+    d->joined = d->arrived ? d->arrived + s->max_batch_tokens : NULL;
+    const struct zq_heads heads = {.n_heads = g->n_heads, .n_kv_heads = g->n_kv_heads, .head_dim = g->head_dim};
+    d->parts = zq_carve_floats(c, s->model->math == ZQ_MATH_FAST, zq_device_parts(&heads));
     if (!g->arch->causal) return;
     d->choices = zq_carve(c, s->n_sequences, sizeof *d->choices);
     d->weights = zq_carve(c, s->n_sequences, g->vocab * sizeof *d->weights);
@@ -199,9 +202,10 @@ static zq_status make_tables(struct zq_session *s, zq_error *err)
 static zq_status clear_counters(struct zq_session *s, zq_error *err)
 {
     if (!s->ops.plugin) return ZQ_OK;
-    uint32_t *zeros = zq_alloc_zero(s->max_batch_tokens * sizeof *zeros);
+    const size_t n_bytes = (s->max_batch_tokens + ZQ_DEVICE_SPLIT_BLOCKS) * sizeof *s->there.arrived;
+    void *zeros = zq_alloc_zero(n_bytes);
     if (!zeros) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for counters", s->model->dir);
-    s->ops.plugin->upload(s->ops.queue, s->there.arrived, zeros, s->max_batch_tokens * sizeof *zeros);
+    s->ops.plugin->upload(s->ops.queue, s->there.arrived, zeros, n_bytes);
     zq_free(zeros);
     return ZQ_OK;
 }

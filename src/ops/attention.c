@@ -73,6 +73,7 @@ static void attend_on_device(const struct zq_ops *ops, const struct zq_attention
         .qkv = a->qkv, .ld = a->ld_qkv, .n_tokens = a->n_tokens, .tokens = a->tokens, .heads = a->heads, .rotary = a->rotary,
         .cache = a->cache, .layer_first = a->layer_first, .window = a->window, .causal = a->causal, .fast = a->fast,
         .n_sequences = a->n_sequences, .scale = a->scale, .arrived = a->arrived,
+        .joined = a->joined, .parts = a->parts,
         .out = {.f = out.f, .ld_f = out.ld, .q = forms.q ? out.q : NULL, .scale = out.scale, .ld_q = zq_codes_ld(ops->plugin, out.ld)},
     };
     ops->plugin->keep(ops->queue, &args);

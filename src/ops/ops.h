@@ -118,7 +118,8 @@ struct zq_attention {
     struct zq_device_cache cache;
     size_t layer_first, n_sequences;
     bool fast;
-    uint32_t *arrived;
+    uint32_t *arrived, *joined;
+    float *parts;
 };
 /* Appends keys and values to the caches, then out's wanted forms = attention over them, all heads of a token in a row
  * (one INT8 scale across all heads). out.f is always used as the place of the float result. */

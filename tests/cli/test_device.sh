@@ -57,6 +57,11 @@ for kv in f16 int8; do
     run "$zq" generate "$tmp/q" -p 'Once upon a time' -n 4 --kv $kv --quiet --device cuda-host
     expect_same "keys and values as $kv" "$tmp/here" "$stdout"
 done
+"$zq" generate "$tmp/q" -p 'Once upon a time' -n 8 --quiet > "$tmp/here" 2> /dev/null
+for kv in f16 int8; do
+    run "$zq" generate "$tmp/q" -p 'Once upon a time' -n 8 --math fast --kv $kv --quiet --device cuda-host
+    expect_same "decoding on tensor cores, keys and values as $kv" "$tmp/here" "$stdout"
+done
 run "$build/check-device" "$tmp/q" --device cuda-host --text "$shared/models/stories260k/test.txt" --limit 16 --count 2
 expect_code "sequences of a batch against each alone" 0
 finish

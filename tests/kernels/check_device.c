@@ -266,7 +266,7 @@ static const struct {
 } operators[] = {
     {"norm", device_norm}, {"activate", device_activate}, {"gemm_w8_a8", device_w8a8}, {"gemm_w4_a8", device_w4a8},
     {"float_input", device_float_input}, {"attention", device_attention}, {"prompt", device_prompt},
-    {"embed", device_embed}, {"gather", device_gather},
+    {"decode", device_decode}, {"embed", device_embed}, {"gather", device_gather},
     {"sample", device_sample}, {"graph", device_graph},
 };
 

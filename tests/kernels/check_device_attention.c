@@ -18,13 +18,19 @@ struct attention_case {
     size_t layer, n_positions, n_qkv, n_table, n_out, n_q;
 };
 
-static struct attention_case make_attention(struct check *c, bool prompt)
+/* In the written order; many tokens, or few ones, on tensor cores. */
+enum way { WRITTEN, PROMPT, DECODE };
+
+static struct attention_case make_attention(struct check *c, enum way way)
 {
+    const bool prompt = way == PROMPT;
     struct attention_case s = {.layer = check_random(c, LAYERS), .n_positions = 16, .a.layer_first = 16};
     struct zq_heads *h = &s.a.heads;
     h->n_kv_heads = 1 + check_random(c, 2);
-    h->n_heads = h->n_kv_heads * (1 + check_random(c, prompt ? 3 : 2));
-    h->head_dim = prompt ? CHECK_PICK(c, 8, 32, 64, 80, 96, 128, 256) : CHECK_PICK(c, 2, 8, 20, 64, 130);
+    h->n_heads = h->n_kv_heads * (way == DECODE ? CHECK_PICK(c, 1, 1, 3, 8, 17) : 1 + check_random(c, prompt ? 3 : 2));
+    h->head_dim = way == DECODE   ? CHECK_PICK(c, 8, 64, 80, 96, 128, 256)
+                  : way == PROMPT ? CHECK_PICK(c, 8, 32, 64, 80, 96, 128, 256)
+                                  : CHECK_PICK(c, 2, 8, 20, 64, 130);
     h->q_stride = h->kv_stride = h->head_dim;
     h->k_offset = h->n_heads * h->head_dim;
     h->v_offset = h->k_offset + h->n_kv_heads * h->head_dim;
@@ -37,7 +43,7 @@ static struct attention_case make_attention(struct check *c, bool prompt)
     for (size_t i = 0; i < SEQUENCES; i++) {
         s.spans[i].row = s.a.n_tokens;
         s.spans[i].n_tokens = check_random(c, 4) ? 1 + check_random(c, prompt ? 60 : 3) : 0;
-        s.spans[i].position = CHECK_PICK(c, 0, 1, 15, 62, 63, 64, 100, 150);
+        s.spans[i].position = way == DECODE ? CHECK_PICK(c, 0, 15, 64, 150, 300, 511, 600) : CHECK_PICK(c, 0, 1, 15, 62, 63, 64, 100, 150);
         s.spans[i].n_keys = s.spans[i].position + s.spans[i].n_tokens;
         s.spans[i].capacity = (s.spans[i].n_keys + 15) / 16 * 16;
         s.spans[i].cache = s.n_positions;
@@ -55,7 +61,7 @@ static struct attention_case make_attention(struct check *c, bool prompt)
                 .position = (uint32_t)(s.spans[i].position + t), .n_keys = (uint32_t)s.spans[i].n_keys};
     s.n_qkv = row_values(s.a.n_tokens, s.a.ld, (h->n_heads + 2 * h->n_kv_heads) * h->head_dim);
     s.n_table = most * (s.a.rotary.n_rotated / 2);
-    s.a.fast = prompt;
+    s.a.fast = way != WRITTEN;
     s.a.n_sequences = prompt ? 0 : SEQUENCES; /* 0: few tokens are a prompt, too */
     s.a.out.ld_f = h->n_heads * h->head_dim + check_random(c, 3);
     s.n_out = row_values(s.a.n_tokens, s.a.out.ld_f, h->n_heads * h->head_dim);
@@ -118,7 +124,8 @@ static void plain_attention(struct device *d, const struct attention_case *s, fl
 struct attention_run {
     float *qkv[2], *out[2], *scale[2];
     int8_t *q[2]; /* NULL: floats only */
-    uint32_t *arrived;
+    uint32_t *arrived, *joined;
+    float *parts;
     struct zq_device_cache got, want;
     size_t n_scales, kv_bytes;
 };
@@ -162,6 +169,8 @@ static struct attention_run run_attention(struct device *d, struct attention_cas
         if (tokens) r.scale[j] = check_buffer(c, s->a.n_tokens * sizeof(float), sizeof(float));
     }
     r.arrived = memset(check_buffer(c, s->a.n_tokens * sizeof *r.arrived, sizeof *r.arrived), 0, s->a.n_tokens * sizeof *r.arrived);
+    r.joined = memset(check_buffer(c, ZQ_DEVICE_SPLIT_BLOCKS * sizeof *r.joined, 4), 0, ZQ_DEVICE_SPLIT_BLOCKS * sizeof *r.joined);
+    r.parts = check_buffer(c, zq_device_parts(&s->a.heads) * sizeof *r.parts, 4);
     s->a.rotary.cos = cosines;
     s->a.rotary.sin = sines;
     plain_attention(d, s, r.qkv[1], &r.want, r.out[1]);
@@ -176,6 +185,8 @@ static struct attention_run run_attention(struct device *d, struct attention_cas
     s->a.out.q = place(d, r.q[0], s->n_q);
     s->a.out.scale = place(d, r.scale[0], s->a.n_tokens * sizeof(float));
     s->a.arrived = place(d, r.arrived, s->a.n_tokens * sizeof *r.arrived);
+    s->a.joined = place(d, r.joined, ZQ_DEVICE_SPLIT_BLOCKS * sizeof *r.joined);
+    s->a.parts = place(d, r.parts, zq_device_parts(&s->a.heads) * sizeof *r.parts);
     d->plugin->keep(d->queue, &s->a);
     d->plugin->attend(d->queue, &s->a);
     fetch(d);
@@ -188,6 +199,8 @@ static void check_tokens(struct device *d, const struct attention_case *s, const
     struct check *c = &d->c;
     for (size_t t = 0; t < s->a.n_tokens; t++)
         if (r->arrived[t]) check_fail(c, "the counter of token %zu is left at %u", t, r->arrived[t]);
+    for (size_t i = 0; i < ZQ_DEVICE_SPLIT_BLOCKS; i++)
+        if (r->joined[i]) check_fail(c, "the counter of joint %zu is left at %u", i, r->joined[i]);
     if (!r->q[0]) return;
     const struct zq_activate a = {.x = r->out[0], .ld_x = s->a.out.ld_f, .n = s->a.heads.n_heads * s->a.heads.head_dim,
                                   .out = {.q = r->q[1], .scale = r->scale[1], .ld_q = s->a.out.ld_q}};
@@ -201,7 +214,7 @@ void device_attention(struct device *d)
     struct check *c = &d->c;
     for (size_t i = 0; i < 30 && !c->failed; i++) {
         check_begin(c);
-        struct attention_case s = make_attention(c, false);
+        struct attention_case s = make_attention(c, WRITTEN);
         const enum zq_dtype dtype = (enum zq_dtype[]){ZQ_F32, ZQ_F16, ZQ_I8}[i % 3];
         const struct attention_run r = run_attention(d, &s, dtype);
         check_same_floats(c, r.qkv[0], r.qkv[1], s.n_qkv, "qkv");
@@ -233,7 +246,7 @@ static void exact_row(const struct attention_case *s, const struct attention_run
     const size_t end = s->a.causal && at->position + 1 < at->n_keys ? at->position + 1 : at->n_keys;
     const size_t first = s->a.window && at->position >= s->a.window ? at->position - s->a.window + 1 : 0;
     const float *q = r->qkv[1] + t * s->a.ld + h->q_offset + head * h->q_stride;
-    double score[256], top = -INFINITY, most = 0, sum = 0, largest = 0;
+    double score[1024], top = -INFINITY, most = 0, sum = 0, largest = 0;
     memset(want, 0, dim * sizeof *want);
     memset(bound, 0, dim * sizeof *bound);
     if (!at->n_keys) return;
@@ -265,21 +278,29 @@ static void exact_row(const struct attention_case *s, const struct attention_run
     }
 }
 
-void device_prompt(struct device *d)
+static void check_fast(struct device *d, enum way way, enum zq_dtype dtype)
 {
     struct check *c = &d->c;
-    for (size_t i = 0; i < 12 && !c->failed; i++) {
-        double want[256], bound[256];
-        check_begin(c);
-        struct attention_case s = make_attention(c, true);
-        s.a.scale = 1.0f / sqrtf((float)s.a.heads.head_dim);
-        const struct attention_run r = run_attention(d, &s, (enum zq_dtype[]){ZQ_F32, ZQ_F16, ZQ_I8}[i % 3]);
-        for (size_t t = 0; t < s.a.n_tokens && !c->failed; t++) {
-            for (size_t head = 0; head < s.a.heads.n_heads; head++) {
-                exact_row(&s, &r, t, head, want, bound);
-                check_near(c, r.out[0] + t * s.a.out.ld_f + head * s.a.heads.head_dim, want, bound, s.a.heads.head_dim, "out");
-            }
+    double want[ZQ_DEVICE_FAST_HEAD_DIM], bound[ZQ_DEVICE_FAST_HEAD_DIM];
+    check_begin(c);
+    struct attention_case s = make_attention(c, way);
+    s.a.scale = 1.0f / sqrtf((float)s.a.heads.head_dim);
+    const struct attention_run r = run_attention(d, &s, dtype);
+    for (size_t t = 0; t < s.a.n_tokens && !c->failed; t++) {
+        for (size_t head = 0; head < s.a.heads.n_heads; head++) {
+            exact_row(&s, &r, t, head, want, bound);
+            check_near(c, r.out[0] + t * s.a.out.ld_f + head * s.a.heads.head_dim, want, bound, s.a.heads.head_dim, "out");
         }
-        check_tokens(d, &s, &r);
     }
+    check_tokens(d, &s, &r);
+}
+
+void device_prompt(struct device *d)
+{
+    for (size_t i = 0; i < 12 && !d->c.failed; i++) check_fast(d, PROMPT, (enum zq_dtype[]){ZQ_F32, ZQ_F16, ZQ_I8}[i % 3]);
+}
+
+void device_decode(struct device *d)
+{
+    for (size_t i = 0; i < 12 && !d->c.failed; i++) check_fast(d, DECODE, (enum zq_dtype[]){ZQ_F16, ZQ_I8}[i % 2]);
 }

@@ -32,6 +32,7 @@ size_t row_values(size_t n_rows, size_t ld, size_t n);
 
 void device_attention(struct device *d);
 void device_prompt(struct device *d);
+void device_decode(struct device *d);
 void device_embed(struct device *d);
 void device_gather(struct device *d);
 void device_sample(struct device *d);

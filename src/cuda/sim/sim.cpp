@@ -75,6 +75,7 @@ struct block {
 
 struct sim_device {
     uint64_t first_seed, rng, tick;
+    uint64_t held_until; /* a block's warps are, by sim_hold_others() */
     char error[200];
     void (*body)(const void *arg);
     const void *arg;
@@ -252,18 +253,22 @@ void after_run(struct sim_device *d, struct fiber *f)
     else if (b->waiting && b->waiting + b->n_done == b->n_threads) fail(d, "ended without the barrier at which others wait");
 }
 
-/* Takes a random fiber that may run; warps that were put aside come back when their time is over or nobody else can run. */
+uint64_t aside_until(const struct fiber *f) { return f->block->warps[f->thread / LANES].aside_until; }
+
+/* Takes a random fiber that may run. Warps that were put aside come back when their time is over; if all are aside, whoever's ends first. */
 struct fiber *choose(struct sim_device *d)
 {
     unsigned i = 0;
     for (int tries = 0; tries < 8; tries++) {
         i = (unsigned)(next_random(d) % d->n_ready);
-        struct fiber *f = d->ready[i];
-        struct warp *w = &f->block->warps[f->thread / LANES];
-        if (w->aside_until > d->tick) continue;
+        if (aside_until(d->ready[i]) > d->tick) continue;
         const uint64_t r = next_random(d);
         if (r % 64) break;
-        w->aside_until = d->tick + ((uint64_t)1 << (r >> 32) % 12);
+        d->ready[i]->block->warps[d->ready[i]->thread / LANES].aside_until = d->tick + ((uint64_t)1 << (r >> 32) % 12);
+    }
+    for (unsigned at = i, n = 1; n < d->n_ready && aside_until(d->ready[i]) > d->tick; n++) {
+        at = (at + 1) % d->n_ready;
+        if (aside_until(d->ready[at]) < aside_until(d->ready[i])) i = at;
     }
     struct fiber *f = d->ready[i];
     d->ready[i] = d->ready[--d->n_ready];
@@ -319,6 +324,7 @@ void sim_launch(struct sim_device *d, unsigned grid_x, unsigned grid_y, unsigned
     d->body = body;
     d->arg = arg;
     d->n_ready = 0;
+    d->held_until = 0;
     release_shared(d);
     /* random order: i -> (i * step + start) mod n with a step that has no divisor in common with n */
     const uint64_t start = next_random(d) % n_blocks;
@@ -349,6 +355,16 @@ void sim_launch(struct sim_device *d, unsigned grid_x, unsigned grid_y, unsigned
         after_run(d, f);
     }
     device = NULL;
+}
+
+void sim_hold_others(void)
+{
+    struct sim_device *d = device;
+    struct block *b = d->running->block;
+    if (d->held_until > d->tick) return; /* else whoever comes last would wait as long as those that it is to overtake */
+    d->held_until = d->tick + ((uint64_t)1 << (10 + next_random(d) % 10));
+    for (unsigned w = 0; w < b->n_threads / LANES; w++)
+        if (w != d->running->thread / LANES) b->warps[w].aside_until = d->held_until;
 }
 
 struct sim_index sim_thread(void) { return sim_index{device->running->thread, 0}; }

@@ -34,6 +34,8 @@ struct sim_index sim_block(void);
 /* The next shared array of the block: the n-th call of every thread gives the same one. */
 void *sim_shared(size_t n_bytes);
 void sim_barrier(void);
+/* Puts some of the block's other warps aside: this one is about to tell other blocks that all have written. */
+void sim_hold_others(void);
 
 /* All 32 lanes hand in n_bytes and get what every lane handed in, [32][SIM_HANDED] bytes, valid until the lane's next operation.
  * `operation` tells a shuffle from a product. */
