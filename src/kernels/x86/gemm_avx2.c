@@ -132,11 +132,11 @@ static void pack_ordered(const struct zq_matrix *w, size_t row, size_t n, const 
 }
 
 /* Up to this many tokens wait for memory, not for arithmetic. */
-enum { STREAMED_W8 = 3, STREAMED_W4 = 4 };
+enum { STREAMED_W8 = 6, STREAMED_W4 = 4 };
 
 static void gemm_w8_a8_avx2(const struct zq_product *p, size_t row_begin, size_t row_end)
 {
-    if (p->n_tokens > STREAMED_W8 && is_ordered(p->w)) run_paired(p, row_begin, row_end);
+    if (p->n_tokens > STREAMED_W8 && is_ordered(p->w) && has_panel(p->w)) run_paired(p, row_begin, row_end, STREAMED_W8);
     else run(p, row_begin, row_end, 8);
 }
 
