@@ -131,5 +131,6 @@ zq_status zq_lkd_rate(double *rate, struct zq_student *s, const struct zq_lkd_sa
         }
         restore(&trial);
     }
+    if (options->n_iterations > STEPS) *rate *= (double)STEPS / (double)options->n_iterations;
     return ZQ_OK;
 }
