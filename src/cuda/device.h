@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-enum { ZQ_PLUGIN_VERSION = 5 };
+enum { ZQ_PLUGIN_VERSION = 6 };
 
 /* Row stride of INT8 activations on a device, and where rows of codes begin: multiples of this many bytes. */
 enum { ZQ_DEVICE_ALIGN = 16 };
@@ -59,8 +59,8 @@ struct zq_device_attention {
     bool fast;                            /* tensor cores may be used; see below */
     size_t n_sequences;                   /* that the tokens are of; the tokens of one lie side by side, in rising positions */
     float scale;
-    struct zq_rows_out out;               /* f: always; q and scale: NULL or INT8 tokens of it, one scale across all heads */
-    uint32_t *arrived;                    /* [n_tokens] zeros, and zeros again afterwards; needed with q */
+    struct zq_rows_out out;               /* f: always; h; q and scale: NULL or INT8 tokens of it, one scale across all heads */
+    uint32_t *arrived;                    /* [n_tokens] zeros, and zeros again afterwards; needed with q or h */
     uint32_t *joined;                     /* [ZQ_DEVICE_SPLIT_BLOCKS] likewise; needed with fast */
     float *parts;                         /* zq_device_parts() floats of scratch; needed with fast */
 };
@@ -154,6 +154,9 @@ struct zq_plugin {
     void (*embed)(struct zq_queue *queue, const struct zq_device_embed *a);
     void (*gather)(struct zq_queue *queue, float *to, const float *from, const int32_t *rows, size_t n_rows, size_t n); /* to[i] = from[rows[i]] */
     void (*sample)(struct zq_queue *queue, const struct zq_device_sample *a);
+    /* The INT32 sums [n_tokens, n_rows] of a product in W8A8 without K-groups by the vendor's library (cuBLASLt), which is a witness that owes
+     * nothing to this code: for checks. Nonzero, and nothing is queued: it is not there or refuses. */
+    int (*sums)(struct zq_queue *queue, const struct zq_product *a, int32_t *sums);
 
     /* Operators and copies between the two calls are recorded, not run. NULL: this cannot be recorded, and the queue is as before. */
     void (*begin_graph)(struct zq_queue *queue);

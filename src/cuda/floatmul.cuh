@@ -19,6 +19,13 @@ template <int FORMAT> DEVICE float side_value(const uint8_t *w, size_t i)
     }
 }
 
+/* Value i of the tokens. h beats x: in the type of the weights. */
+template <int FORMAT> DEVICE float side_input(const product_args &a, size_t i)
+{
+    if ((FORMAT == SIDE_F16 || FORMAT == SIDE_BF16) && a.h) return side_value<FORMAT>((const uint8_t *)a.h, i);
+    return a.x[i];
+}
+
 template <int FORMAT> KERNEL(SIDE_THREADS) float_product(const product_args a)
 {
     const uint32_t row = block_x() * SIDE_THREADS + thread_x(), first = block_y() * SIDE_TOKENS;
@@ -35,7 +42,7 @@ template <int FORMAT> KERNEL(SIDE_THREADS) float_product(const product_args a)
             const float w = side_value<FORMAT>(a.w, k * width + row);
             UNROLL
             for (int t = 0; t < SIDE_TOKENS; t++)
-                if ((uint32_t)t < n_tokens) sum[t] = fma_rn(a.x[(first + t) * a.ld_x + k], w, sum[t]);
+                if ((uint32_t)t < n_tokens) sum[t] = fma_rn(side_input<FORMAT>(a, (first + t) * a.ld_x + k), w, sum[t]);
         }
         if (FORMAT < SIDE_I8 || !grouped) break;
         const float scale = a.w_scale[(size_t)g * a.n_rows + row];

@@ -15,6 +15,7 @@ enum { GEMV_THREADS = 128, GEMV_WARPS = GEMV_THREADS / 32, GEMV_ROWS = 2, GEMV_C
 struct product_args {
     const int8_t *q;      /* [n_tokens, ld_x], or NULL: x */
     const float *scale, *x;
+    const uint16_t *h;    /* instead of x: of the type of float weights */
     size_t ld_x;
     const uint8_t *w;     /* codes, cuda/layout.h */
     const float *w_scale; /* [n_groups, n_rows] */

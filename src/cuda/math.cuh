@@ -74,6 +74,16 @@ DEVICE float token_scale(float top)
 
 DEVICE int8_t code_of(float y, float scale) { return (int8_t)(int)round_even(larger(smaller(divide(y, scale), 127.0f), -127.0f)); }
 
+DEVICE float within_half(float x) { return smaller(larger(x, -65504.0f), 65504.0f); }
+
+/* F16 or BF16, rounded to nearest even. x finite. */
+DEVICE uint16_t half_form(enum zq_dtype dtype, float x)
+{
+    if (dtype == ZQ_F16) return half_bits(within_half(x));
+    const uint32_t b = float_bits(x);
+    return (uint16_t)((b + 0x7fffu + (b >> 16 & 1)) >> 16);
+}
+
 /* The largest of a warp's values, in all lanes. */
 DEVICE float warp_top(float top)
 {

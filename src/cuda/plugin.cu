@@ -11,7 +11,7 @@ static void run_float(struct zq_queue *queue, product_args args, const struct zq
     args.cols = (uint32_t)width;
     args.step = w->k_group ? 1 : 0;
     args.w_scale = (const float *)(args.w + w->n_cols * (format == ZQ_DEVICE_W8A16 ? width : width / 2));
-    zq_launch_float(queue, args, side);
+    if (!zq_blas_halves(queue, args, side)) zq_launch_float(queue, args, side);
 }
 
 void zq_launch_product(struct zq_queue *queue, const struct zq_product *p, enum zq_device_format format)
@@ -22,6 +22,7 @@ void zq_launch_product(struct zq_queue *queue, const struct zq_product *p, enum 
     args.q = p->q;
     args.scale = p->scale;
     args.x = p->x;
+    args.h = p->h;
     args.ld_x = p->ld_x;
     args.w = (const uint8_t *)w->packed;
     args.n_tokens = (uint32_t)p->n_tokens;
@@ -66,7 +67,7 @@ extern "C" __attribute__((visibility("default"))) const struct zq_plugin *zq_dev
         zq_queue_alloc, zq_queue_free, zq_queue_upload, zq_queue_download, zq_queue_copy, zq_queue_finish,
         zq_queue_start_clock, zq_queue_read_clock,
         zq_launch_norm, zq_launch_activate, zq_launch_product, zq_launch_keep, zq_launch_attend,
-        zq_launch_embed, zq_launch_gather, zq_launch_sample,
+        zq_launch_embed, zq_launch_gather, zq_launch_sample, zq_blas_sums,
         zq_queue_begin_graph, zq_queue_end_graph, zq_queue_run_graph, zq_graph_free,
     };
     return &plugin;

@@ -17,6 +17,7 @@ struct zq_queue {
     cudaEvent_t sent[2];
     int turn;
     bool recording;
+    struct zq_blas *blas; /* NULL until a product wants it */
     char sentence[200];
 };
 template <class A> static void launch(struct zq_queue *queue, void (*kernel)(const A), unsigned grid_x, unsigned grid_y, unsigned n_threads,
@@ -81,6 +82,11 @@ struct product_args;
 void zq_launch_gemv(struct zq_queue *queue, const struct product_args &args, int bits, bool grouped);
 void zq_launch_gemm(struct zq_queue *queue, const struct product_args &args, int bits, bool grouped);
 void zq_launch_float(struct zq_queue *queue, const struct product_args &args, int format);
+/* cuBLASLt. halves: false, and nothing is queued, where it is missing or refuses. */
+bool zq_blas_halves(struct zq_queue *queue, const struct product_args &args, int format);
+int zq_blas_sums(struct zq_queue *queue, const struct zq_product *a, int32_t *sums);
+bool zq_blas_there(struct zq_queue *queue);
+void zq_blas_close(struct zq_queue *queue);
 void zq_launch_product(struct zq_queue *queue, const struct zq_product *a, enum zq_device_format format);
 
 #endif

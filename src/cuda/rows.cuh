@@ -58,6 +58,7 @@ KERNEL(NORM_THREADS) norm_rows(const norm_args args)
     for (size_t i = lane; i < end; i += 16) {
         const float y = normed(a, x[i], i, mean, r);
         if (f) f[i] = y;
+        if (a->out.h) a->out.h[row * a->out.ld_f + i] = half_form(a->out.h_dtype, y);
         top = larger(top, magnitude(y));
     }
     if (!a->out.q) return;
@@ -86,6 +87,7 @@ KERNEL(ROW_THREADS) activate_rows(const struct zq_activate a)
     for (size_t i = thread_x(); i < end; i += ROW_THREADS) {
         const float y = activated(&a, x, times, i);
         if (f) f[i] = y;
+        if (a.out.h) a.out.h[row * a.out.ld_f + i] = half_form(a.out.h_dtype, y);
         top = larger(top, magnitude(y));
     }
     if (!a.out.q) return;

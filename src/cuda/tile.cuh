@@ -18,8 +18,6 @@ DEVICE float power_of_two(float x)
     return bits_float(float_bits(fma_rn(p, r, 1.0f)) + ((uint32_t)(int32_t)n << 23));
 }
 
-DEVICE float within_half(float x) { return smaller(larger(x, -65504.0f), 65504.0f); }
-
 /* Starts or makes 8 F16 values at `to` of 8 kept ones; not real: zeros. scale: of codes, one for all or (each) one per value. */
 DEVICE void stage_eight(uint8_t *to, const uint16_t *from, const float *scale, bool each, bool real)
 {

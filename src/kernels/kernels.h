@@ -39,6 +39,8 @@ struct zq_rows_out {
     int8_t *q;    /* [n_rows, ld_q] or NULL */
     float *scale; /* [n_rows], with q */
     size_t ld_f, ld_q;
+    uint16_t *h;  /* devices only: [n_rows, ld_f] of h_dtype (F16, clamped to its range, or BF16) or NULL */
+    enum zq_dtype h_dtype;
 };
 
 /* INT8 tokens, as every slot that fills q does: scale = max|y| / 127, 1 if that is 0; q = clamp(rne(y / scale), -127, 127),
@@ -84,6 +86,7 @@ struct zq_product {
     const float *scale;  /* [n_tokens], with q */
     const float *x;      /* [n_tokens, ld_x], for the float-input slots */
     size_t ld_x;
+    const uint16_t *h;     /* devices only: [n_tokens, ld_x] values of w->dtype (F16 or BF16) instead of x, or NULL */
     const float *bias;     /* [n_rows] or NULL (counts as 0) */
     const float *residual; /* [n_tokens, ld_out] or NULL; may equal out */
     float *out;            /* [n_tokens, ld_out] */

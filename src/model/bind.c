@@ -170,7 +170,16 @@ static void want(struct zq_forms *forms, const struct zq_linear *l)
 {
     if (!zq_linear_exists(l)) return;
     if (l->spec.a_bits == 8) forms->q = true;
+    else if (l->halves) forms->h = true;
     else forms->f = true;
+}
+
+/* With --math fast float maps of 16 bits multiply on a device's tensor cores, and what comes before leaves their input as they read it. */
+static void choose_halves(struct zq_model *m, struct zq_linear *l)
+{
+    if (!m->device || m->math != ZQ_MATH_FAST || !zq_linear_exists(l) || l->spec.w_bits != 16 || l->w.dtype == ZQ_F32) return;
+    if (m->halves == ZQ_F32) m->halves = l->w.dtype;
+    l->halves = l->w.dtype == m->halves;
 }
 
 static void note_forms(struct zq_block *block)
@@ -270,9 +279,11 @@ static void bind_all(struct binder *b)
     for (size_t l = 0; l < c->n_layers && !b->status; l++) {
         read_norm(b, &m->blocks[l].norm1, prefix, names->norm1, l);
         read_norm(b, &m->blocks[l].norm2, prefix, names->norm2, l);
+        for (int r = 0; r < ZQ_N_LINEARS; r++) choose_halves(m, &m->blocks[l].linear[r]);
         note_forms(&m->blocks[l]);
     }
     bind_heads(b);
+    choose_halves(m, &m->head);
     send_embeddings(b);
 }
 

@@ -82,13 +82,13 @@ static void ffn(struct zq_session *s, const struct zq_block *b, struct zq_rows i
     if (c->gated) run_map(s, b, ZQ_GATE, in, NULL, s->gate, width);
     struct zq_rows y = s->ffn; /* overwrites what it is computed from, so that act() is computed once for range and codes */
     if (c->gated) y.f = s->gate;
-    zq_activate_run(&s->ops, c->activation, y.f, c->gated ? s->ffn.f : NULL, width, n, width, y, (struct zq_forms){true, b->down_in.q});
+    zq_activate_run(&s->ops, c->activation, y.f, c->gated ? s->ffn.f : NULL, width, n, width, y, (struct zq_forms){true, b->down_in.q, b->down_in.h});
     run_map(s, b, ZQ_DOWN, y, s->x.f, s->x.f, c->width);
 }
 
 static struct zq_forms either(struct zq_forms a, struct zq_forms b)
 {
-    return (struct zq_forms){a.f || b.f, a.q || b.q};
+    return (struct zq_forms){a.f || b.f, a.q || b.q, a.h || b.h};
 }
 
 void zq_block_forward(struct zq_session *s, size_t layer, size_t n_inputs)
@@ -96,7 +96,7 @@ void zq_block_forward(struct zq_session *s, size_t layer, size_t n_inputs)
     const struct zq_config *c = &s->model->config;
     const struct zq_block *b = &s->model->blocks[layer];
     const bool post = c->norm == ZQ_NORM_POST, parallel = c->norm == ZQ_NORM_PARALLEL, two_norms = b->norm2.gamma != NULL;
-    const struct zq_forms stream = {.f = true, .q = s->x.q != NULL};
+    const struct zq_forms stream = {.f = true, .q = s->x.q != NULL, .h = s->x.h != NULL};
     struct zq_rows in = post ? s->x : s->h;
 
     if (!post) norm(s, &b->norm1, s->h, parallel && !two_norms ? either(b->attention_in, b->ffn_in) : b->attention_in);

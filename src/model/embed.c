@@ -57,9 +57,9 @@ void zq_embed_inputs(struct zq_session *s, const zq_input *inputs, size_t n_inpu
     const size_t width = m->config.width;
     if (s->model->device) embed_on_device(s);
     else embed_here(s, inputs, n_inputs);
-    const struct zq_forms forms = {.f = true, .q = s->x.q != NULL};
+    const struct zq_forms forms = {.f = true, .q = s->x.q != NULL, .h = s->x.h != NULL};
     if (m->embed_norm.gamma)
         zq_norm_run(&s->ops, &m->embed_norm, m->config.arch->rms, (float)m->config.norm_eps, s->x.f, width, s->n_tokens, width, s->x, forms);
-    else if (forms.q)
-        zq_activate_run(&s->ops, ZQ_ACT_NONE, s->x.f, NULL, width, s->n_tokens, width, s->x, (struct zq_forms){.q = true});
+    else if (forms.q || forms.h)
+        zq_activate_run(&s->ops, ZQ_ACT_NONE, s->x.f, NULL, width, s->n_tokens, width, s->x, (struct zq_forms){.q = forms.q, .h = forms.h});
 }

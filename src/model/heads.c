@@ -22,11 +22,11 @@ static void select_rows(struct zq_session *s, const zq_input *inputs, size_t n_i
     s->n_logit_rows = n;
 }
 
-/* Adds the INT8 form to rows of floats if the map wants it. */
+/* Adds the form that the map wants to rows of floats. */
 static struct zq_rows ready(struct zq_session *s, const struct zq_linear *l, struct zq_rows r)
 {
-    if (l->spec.a_bits == 8)
-        zq_activate_run(&s->ops, ZQ_ACT_NONE, r.f, NULL, r.ld, s->n_logit_rows, l->w.n_cols, r, (struct zq_forms){.q = true});
+    const struct zq_forms missing = {.q = l->spec.a_bits == 8, .h = l->halves};
+    if (missing.q || missing.h) zq_activate_run(&s->ops, ZQ_ACT_NONE, r.f, NULL, r.ld, s->n_logit_rows, l->w.n_cols, r, missing);
     return r;
 }
 
@@ -40,17 +40,19 @@ static void lm_head(struct zq_session *s)
     const struct zq_model *m = s->model;
     const struct zq_config *c = &m->config;
     const bool project = zq_linear_exists(&m->project_out);
-    const bool codes = !project && m->head.spec.a_bits == 8;
+    const bool codes = !project && m->head.spec.a_bits == 8, halves = !project && m->head.halves;
     if (m->final_norm.gamma)
         zq_norm_run(&s->ops, &m->final_norm, c->arch->rms, (float)c->norm_eps, s->selected.f, c->width, s->n_logit_rows, c->width, s->selected,
-                    (struct zq_forms){.f = true, .q = codes});
-    else if (codes) ready(s, &m->head, s->selected);
+                    (struct zq_forms){.f = true, .q = codes, .h = halves});
+    else if (codes || halves) ready(s, &m->head, s->selected);
     if (!project) {
         run_head(s, s->selected);
         return;
     }
     zq_linear_run(&s->ops, &m->project_out, ready(s, &m->project_out, s->selected), s->n_logit_rows, NULL, s->projected, c->embed_width);
-    run_head(s, ready(s, &m->head, (struct zq_rows){s->projected, s->selected.q, s->selected.scale, c->embed_width}));
+    struct zq_rows projected = s->selected; /* codes go where those of the wider rows went */
+    projected.f = s->projected, projected.ld = c->embed_width;
+    run_head(s, ready(s, &m->head, projected));
 }
 
 static void mlm_head(struct zq_session *s)
@@ -61,7 +63,7 @@ static void mlm_head(struct zq_session *s)
     zq_linear_run(&s->ops, &m->mlm_dense, ready(s, &m->mlm_dense, s->selected), s->n_logit_rows, NULL, t.f, c->width);
     zq_activate_run(&s->ops, c->activation, t.f, NULL, c->width, s->n_logit_rows, c->width, t, (struct zq_forms){.f = true});
     zq_norm_run(&s->ops, &m->mlm_norm, c->arch->rms, (float)c->norm_eps, t.f, c->width, s->n_logit_rows, c->width, t,
-                (struct zq_forms){.f = true, .q = m->head.spec.a_bits == 8});
+                (struct zq_forms){.f = true, .q = m->head.spec.a_bits == 8, .h = m->head.halves});
     run_head(s, t);
 }
 

@@ -24,6 +24,7 @@ struct zq_model {
     zq_math math;
     zq_kv_format kv;                         /* of sessions, unless they say otherwise: never ZQ_KV_DEFAULT */
     bool blas;                        /* float products go through BLAS */
+    enum zq_dtype halves;             /* what float maps read on a device with --math fast: ZQ_F16 or ZQ_BF16; ZQ_F32: floats */
     bool ready;                       /* packed: sessions may run it */
 
     struct zq_stored tokens;          /* looked up row by row */

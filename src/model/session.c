@@ -9,7 +9,8 @@
 
 static struct zq_rows carve_rows(const struct zq_session *s, struct zq_carver *c, size_t n, size_t width, bool codes)
 {
-    struct zq_rows r = {.ld = width};
+    struct zq_rows r = {.ld = width, .h_dtype = s->model->halves};
+    if (s->model->halves != ZQ_F32) r.h = zq_carve(c, n * width, sizeof *r.h);
     r.f = zq_carve_floats(c, n, width);
     if (codes) {
         r.q = zq_carve(c, n * zq_codes_ld(s->ops.plugin, width), 1);

@@ -74,7 +74,8 @@ static void attend_on_device(const struct zq_ops *ops, const struct zq_attention
         .cache = a->cache, .layer_first = a->layer_first, .window = a->window, .causal = a->causal, .fast = a->fast,
         .n_sequences = a->n_sequences, .scale = a->scale, .arrived = a->arrived,
         .joined = a->joined, .parts = a->parts,
-        .out = {.f = out.f, .ld_f = out.ld, .q = forms.q ? out.q : NULL, .scale = out.scale, .ld_q = zq_codes_ld(ops->plugin, out.ld)},
+        .out = {.f = out.f, .ld_f = out.ld, .q = forms.q ? out.q : NULL, .scale = out.scale, .ld_q = zq_codes_ld(ops->plugin, out.ld),
+                .h = forms.h ? out.h : NULL, .h_dtype = out.h_dtype},
     };
     ops->plugin->keep(ops->queue, &args);
     ops->plugin->attend(ops->queue, &args);

@@ -115,6 +115,7 @@ static void run_linear(const struct zq_ops *ops, const struct zq_linear *l, stru
               .scale = x.scale,
               .x = x.f,
               .ld_x = x.ld,
+              .h = l->halves ? x.h : NULL,
               .bias = l->bias,
               .residual = residual,
               .out = out,

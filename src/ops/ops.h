@@ -44,6 +44,8 @@ struct zq_rows {
     int8_t *q;    /* [n, zq_codes_ld(ld)] or NULL */
     float *scale; /* [n], with q */
     size_t ld;
+    uint16_t *h;  /* on a device with --math fast: [n, ld] of h_dtype for float maps of that type, or NULL */
+    enum zq_dtype h_dtype;
 };
 /* Row stride of INT8 codes beside floats of stride ld: the same, but on a device a multiple of what its copies move. */
 static inline size_t zq_codes_ld(const struct zq_plugin *plugin, size_t ld)
@@ -53,7 +55,7 @@ static inline size_t zq_codes_ld(const struct zq_plugin *plugin, size_t ld)
 
 /* Which forms are wanted. */
 struct zq_forms {
-    bool f, q;
+    bool f, q, h;
 };
 
 /* A linear map as it runs: y = x W^T + bias. */
@@ -63,6 +65,7 @@ struct zq_linear {
     const struct zq_gemm *gemm;  /* NULL: BLAS */
     const uint8_t *stored;       /* BLAS: values of w.dtype, [n_rows, n_cols] or transposed, in the mapped file */
     bool transposed;
+    bool halves;                 /* takes the form h of its input */
     float *bias;                 /* [n_rows] or NULL */
     const struct zq_device *device; /* where w.packed and bias lie; NULL: here */
 };

@@ -4,7 +4,7 @@
 static struct zq_rows_out wanted(const struct zq_ops *ops, struct zq_rows r, struct zq_forms forms)
 {
     return (struct zq_rows_out){.f = forms.f ? r.f : NULL, .q = forms.q ? r.q : NULL, .scale = r.scale,
-                                 .ld_f = r.ld, .ld_q = zq_codes_ld(ops->plugin, r.ld)};
+                                 .ld_f = r.ld, .ld_q = zq_codes_ld(ops->plugin, r.ld), .h = forms.h ? r.h : NULL, .h_dtype = r.h_dtype};
 }
 
 struct norm_work {

@@ -57,6 +57,12 @@ for kv in f16 int8; do
     run "$zq" generate "$tmp/q" -p 'Once upon a time' -n 4 --kv $kv --quiet --device cuda-host
     expect_same "keys and values as $kv" "$tmp/here" "$stdout"
 done
+sanitized || "$zq" quantize models/novels -o "$tmp/halves" --scheme w8a8 --force --quiet > /dev/null # its head stays F16
+for device in cpu cuda-host; do
+    sanitized || "$zq" eval "$tmp/halves" --text models/novels/heldout.txt --limit 64 --window 32 --json --quiet --math fast --device $device > "$tmp/$device"
+done
+sanitized || expect "rows as F16 for a float head" [ "$(awk -v a="$(nll "$tmp/cpu")" -v b="$(nll "$tmp/cuda-host")" \
+    'BEGIN { d = a - b; print b != "" && d * d <= 1e-4 }')" = 1 ]
 "$zq" generate "$tmp/q" -p 'Once upon a time' -n 8 --quiet > "$tmp/here" 2> /dev/null
 for kv in f16 int8; do
     run "$zq" generate "$tmp/q" -p 'Once upon a time' -n 8 --math fast --kv $kv --quiet --device cuda-host

@@ -124,6 +124,7 @@ static void plain_attention(struct device *d, const struct attention_case *s, fl
 struct attention_run {
     float *qkv[2], *out[2], *scale[2];
     int8_t *q[2]; /* NULL: floats only */
+    uint16_t *h;
     uint32_t *arrived, *joined;
     float *parts;
     struct zq_device_cache got, want;
@@ -156,6 +157,7 @@ static struct attention_run run_attention(struct device *d, struct attention_cas
     const size_t n_kv = r.n_scales * s->a.heads.head_dim, scale_bytes = r.n_scales * sizeof(float), qkv_bytes = s->n_qkv * sizeof(float);
     const size_t table_bytes = s->n_table * sizeof(float);
     const bool tokens = check_coin(c);
+    if (check_coin(c)) r.h = check_buffer(c, s->n_out * sizeof *r.h, sizeof *r.h);
     r.kv_bytes = n_kv * zq_dtype_bytes(dtype);
     r.got = make_cache(c, dtype, n_kv, r.n_scales);
     spoil(s, &r.got);
@@ -183,6 +185,8 @@ static struct attention_run run_attention(struct device *d, struct attention_cas
                                           place(d, r.got.k_scale, scale_bytes), place(d, r.got.v_scale, scale_bytes)};
     s->a.out.f = place(d, r.out[0], s->n_out * sizeof(float));
     s->a.out.q = place(d, r.q[0], s->n_q);
+    s->a.out.h = place(d, r.h, s->n_out * sizeof *r.h);
+    s->a.out.h_dtype = tokens ? ZQ_F16 : ZQ_BF16;
     s->a.out.scale = place(d, r.scale[0], s->a.n_tokens * sizeof(float));
     s->a.arrived = place(d, r.arrived, s->a.n_tokens * sizeof *r.arrived);
     s->a.joined = place(d, r.joined, ZQ_DEVICE_SPLIT_BLOCKS * sizeof *r.joined);
@@ -201,6 +205,8 @@ static void check_tokens(struct device *d, const struct attention_case *s, const
         if (r->arrived[t]) check_fail(c, "the counter of token %zu is left at %u", t, r->arrived[t]);
     for (size_t i = 0; i < ZQ_DEVICE_SPLIT_BLOCKS; i++)
         if (r->joined[i]) check_fail(c, "the counter of joint %zu is left at %u", i, r->joined[i]);
+    const size_t width = s->a.heads.n_heads * s->a.heads.head_dim, ld = s->a.out.ld_f;
+    for (size_t t = 0; r->h && t < s->a.n_tokens; t++) check_halves(c, r->h + t * ld, r->out[0] + t * ld, width, s->a.out.h_dtype);
     if (!r->q[0]) return;
     const struct zq_activate a = {.x = r->out[0], .ld_x = s->a.out.ld_f, .n = s->a.heads.n_heads * s->a.heads.head_dim,
                                   .out = {.q = r->q[1], .scale = r->scale[1], .ld_q = s->a.out.ld_q}};

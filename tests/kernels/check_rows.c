@@ -294,7 +294,7 @@ static void bench_rows(struct bench *b, const char *what, bench_fn *fn, enum zq_
     int8_t *q = zq_alloc_zero(n);
     if (x && f && q && scale) {
         for (size_t i = 0; i < n; i++) x[i] = (float)(i * 2654435761u % 4096) * 0x1p-10f - 2;
-        const struct zq_rows_out out = {f, q, scale, BENCH_N, BENCH_N};
+        const struct zq_rows_out out = {.f = f, .q = q, .scale = scale, .ld_f = BENCH_N, .ld_q = BENCH_N};
         struct bench_work work = {b->k, {.x = x, .ld_x = BENCH_N, .n = BENCH_N, .gamma = x, .beta = x, .eps = 1e-5f, .out = out},
                                   {.x = x, .ld_x = BENCH_N, .n = BENCH_N, .act = act, .out = out}, f, (uint16_t *)x};
         bench_print(b, what, bytes_per_value * (double)n / bench_time(b, BENCH_ROWS, 1, fn, &work), "GB/s", 0);

@@ -30,6 +30,9 @@ void *copy_of(struct check *c, const void *from, size_t n_bytes, size_t align);
 /* Values from the first of a row-wise array to its last. */
 size_t row_values(size_t n_rows, size_t ld, size_t n);
 
+/* h is x rounded to the type. */
+void check_halves(struct check *c, const uint16_t *h, const float *x, size_t n, enum zq_dtype dtype);
+
 void device_attention(struct device *d);
 void device_prompt(struct device *d);
 void device_decode(struct device *d);

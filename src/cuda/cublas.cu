@@ -1,0 +1,190 @@
+/* NVIDIA's library of matrix products, cuBLASLt, opened with dlopen when the first product wants it: float products of 16 bits on tensor
+ * cores (the honest baseline of everything INT8 here), and INT8 sums for checks of our own kernels. Without the library, or without its
+ * header when this was built, or in the simulator, nothing is queued and the caller runs a kernel of our own.
+ *
+ * What a newcomer would get wrong: cuBLASLt thinks in columns. Our out [tokens, rows] is its matrix of `rows` rows and `tokens` columns, hence
+ * its first factor is the weights and its second the tokens. */
+#include "cuda/queue.cuh"
+
+#include "cuda/floatmul.cuh"
+
+#if defined(__CUDACC__) && __has_include(<cublasLt.h>)
+
+#include <cublasLt.h>
+#include <dlfcn.h>
+#include <stdlib.h>
+
+#define NAME_OF(x) #x
+#define LIBRARY(major) "libcublasLt.so." NAME_OF(major)
+
+/* What one shape needs, asked of the library once. */
+struct blas_plan {
+    cublasLtMatmulDesc_t op;
+    cublasLtMatrixLayout_t w, x, out;
+    cublasLtMatmulAlgo_t algo;
+    uint32_t n_rows, n_tokens, n_cols, ld_w;
+    size_t ld_x, ld_out;
+    int side;
+    bool bias, usable;
+};
+
+enum { BLAS_PLANS = 128, BLAS_WORKSPACE = 32 << 20, SIDE_CODES = 100 };
+
+struct zq_blas {
+    void *library;
+    cublasLtHandle_t handle;
+    void *workspace;
+    decltype(&cublasLtCreate) create;
+    decltype(&cublasLtDestroy) destroy;
+    decltype(&cublasLtMatmulDescCreate) desc_create;
+    decltype(&cublasLtMatmulDescDestroy) desc_destroy;
+    decltype(&cublasLtMatmulDescSetAttribute) desc_set;
+    decltype(&cublasLtMatrixLayoutCreate) layout_create;
+    decltype(&cublasLtMatrixLayoutDestroy) layout_destroy;
+    decltype(&cublasLtMatmulPreferenceCreate) preference_create;
+    decltype(&cublasLtMatmulPreferenceDestroy) preference_destroy;
+    decltype(&cublasLtMatmulPreferenceSetAttribute) preference_set;
+    decltype(&cublasLtMatmulAlgoGetHeuristic) heuristic;
+    decltype(&cublasLtMatmul) matmul;
+    struct blas_plan plans[BLAS_PLANS];
+    unsigned n_plans;
+};
+
+static bool load_names(struct zq_blas *b)
+{
+    const struct {
+        void **to;
+        const char *name;
+    } names[] = {
+        {(void **)&b->create, "cublasLtCreate"},
+        {(void **)&b->destroy, "cublasLtDestroy"},
+        {(void **)&b->desc_create, "cublasLtMatmulDescCreate"},
+        {(void **)&b->desc_destroy, "cublasLtMatmulDescDestroy"},
+        {(void **)&b->desc_set, "cublasLtMatmulDescSetAttribute"},
+        {(void **)&b->layout_create, "cublasLtMatrixLayoutCreate"},
+        {(void **)&b->layout_destroy, "cublasLtMatrixLayoutDestroy"},
+        {(void **)&b->preference_create, "cublasLtMatmulPreferenceCreate"},
+        {(void **)&b->preference_destroy, "cublasLtMatmulPreferenceDestroy"},
+        {(void **)&b->preference_set, "cublasLtMatmulPreferenceSetAttribute"},
+        {(void **)&b->heuristic, "cublasLtMatmulAlgoGetHeuristic"},
+        {(void **)&b->matmul, "cublasLtMatmul"},
+    };
+    for (const auto &n : names)
+        if (!(*n.to = dlsym(b->library, n.name))) return false;
+    return true;
+}
+
+static void forget_plan(struct zq_blas *b, struct blas_plan *p)
+{
+    if (p->op) b->desc_destroy(p->op);
+    if (p->w) b->layout_destroy(p->w);
+    if (p->x) b->layout_destroy(p->x);
+    if (p->out) b->layout_destroy(p->out);
+    memset(p, 0, sizeof *p);
+}
+
+/* The library of this queue; it stays without a handle where there is none. */
+static struct zq_blas *opened(struct zq_queue *queue)
+{
+    if (queue->blas) return queue->blas;
+    struct zq_blas *b = queue->blas = (struct zq_blas *)calloc(1, sizeof *b);
+    if (!b) return NULL;
+    b->library = dlopen(LIBRARY(CUBLAS_VER_MAJOR), RTLD_NOW | RTLD_LOCAL);
+    if (!b->library) b->library = dlopen("libcublasLt.so", RTLD_NOW | RTLD_LOCAL);
+    if (!b->library || !load_names(b) || !(b->workspace = zq_queue_alloc(queue, BLAS_WORKSPACE)) || b->create(&b->handle)) b->handle = NULL;
+    return b;
+}
+
+void zq_blas_close(struct zq_queue *queue)
+{
+    struct zq_blas *b = queue->blas;
+    if (!b) return;
+    for (unsigned i = 0; i < b->n_plans; i++) forget_plan(b, &b->plans[i]);
+    if (b->handle) b->destroy(b->handle);
+    if (b->workspace) zq_queue_free(queue, b->workspace);
+    if (b->library) dlclose(b->library);
+    free(b);
+    queue->blas = NULL;
+}
+
+static bool ask(struct zq_blas *b, struct blas_plan *p)
+{
+    const bool codes = p->side == SIDE_CODES;
+    const cudaDataType_t in = codes ? CUDA_R_8I : p->side == SIDE_F16 ? CUDA_R_16F : CUDA_R_16BF, out = codes ? CUDA_R_32I : CUDA_R_32F;
+    const cublasOperation_t turned = CUBLAS_OP_T; /* codes lie row by row, values column by column */
+    const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+    const size_t workspace = BLAS_WORKSPACE;
+    cublasLtMatmulPreference_t preference = NULL;
+    cublasLtMatmulHeuristicResult_t found = {};
+    int n_found = 0;
+    bool right = !b->desc_create(&p->op, codes ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F, out) &&
+                 !b->layout_create(&p->w, in, codes ? p->n_cols : p->n_rows, codes ? p->n_rows : p->n_cols, p->ld_w) &&
+                 !b->layout_create(&p->x, in, p->n_cols, p->n_tokens, (int64_t)p->ld_x) &&
+                 !b->layout_create(&p->out, out, p->n_rows, p->n_tokens, (int64_t)p->ld_out) && !b->preference_create(&preference) &&
+                 !b->preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
+    if (right && codes) right = !b->desc_set(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &turned, sizeof turned);
+    if (right && p->bias) right = !b->desc_set(p->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+    right = right && !b->heuristic(b->handle, p->op, p->w, p->x, p->out, p->out, preference, 1, &found, &n_found) && n_found > 0 && !found.state;
+    if (preference) b->preference_destroy(preference);
+    p->algo = found.algo;
+    return right;
+}
+
+/* The plan of a shape, or NULL where the library refuses it. */
+static struct blas_plan *plan_of(struct zq_blas *b, const struct blas_plan &want)
+{
+    for (unsigned i = 0; i < b->n_plans; i++) {
+        struct blas_plan *p = &b->plans[i];
+        if (p->n_rows == want.n_rows && p->n_tokens == want.n_tokens && p->n_cols == want.n_cols && p->ld_w == want.ld_w && p->ld_x == want.ld_x &&
+            p->ld_out == want.ld_out && p->side == want.side && p->bias == want.bias)
+            return p->usable ? p : NULL;
+    }
+    if (b->n_plans == BLAS_PLANS)
+        while (b->n_plans) forget_plan(b, &b->plans[--b->n_plans]);
+    struct blas_plan *p = &b->plans[b->n_plans++];
+    *p = want;
+    p->usable = ask(b, p);
+    return p->usable ? p : NULL;
+}
+
+bool zq_blas_halves(struct zq_queue *queue, const product_args &a, int side)
+{
+    struct zq_blas *b = a.h && (side == SIDE_F16 || side == SIDE_BF16) && !queue->error ? opened(queue) : NULL;
+    if (!b || !b->handle) return false;
+    struct blas_plan want = {};
+    want.n_rows = a.n_rows, want.n_tokens = a.n_tokens, want.n_cols = a.n_cols;
+    want.ld_w = a.cols, want.ld_x = a.ld_x, want.ld_out = a.ld_out, want.side = side, want.bias = a.bias != NULL;
+    const struct blas_plan *p = plan_of(b, want);
+    if (!p || (a.bias && b->desc_set(p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &a.bias, sizeof a.bias))) return false;
+    const float one = 1, keep = a.residual ? 1 : 0;
+    return !b->matmul(b->handle, p->op, &one, a.w, p->w, a.h, p->x, &keep, a.residual ? a.residual : a.out, p->out, a.out, p->out, &p->algo,
+                      b->workspace, BLAS_WORKSPACE, queue->stream);
+}
+
+int zq_blas_sums(struct zq_queue *queue, const struct zq_product *a, int32_t *sums)
+{
+    struct zq_blas *b = !queue->error ? opened(queue) : NULL;
+    if (!b || !b->handle) return 1;
+    struct blas_plan want = {};
+    want.n_rows = (uint32_t)a->w->n_rows, want.n_tokens = (uint32_t)a->n_tokens, want.n_cols = (uint32_t)a->w->n_cols;
+    want.ld_w = (uint32_t)zq_layout_cols(a->w), want.ld_x = a->ld_x, want.ld_out = a->w->n_rows, want.side = SIDE_CODES;
+    const struct blas_plan *p = plan_of(b, want);
+    const int32_t one = 1, zero = 0;
+    return !p || b->matmul(b->handle, p->op, &one, a->w->packed, p->w, a->q, p->x, &zero, sums, p->out, sums, p->out, &p->algo, b->workspace,
+                           BLAS_WORKSPACE, queue->stream);
+}
+
+bool zq_blas_there(struct zq_queue *queue)
+{
+    const struct zq_blas *b = opened(queue);
+    return b && b->handle;
+}
+
+#else
+
+bool zq_blas_there(struct zq_queue *queue) { return (void)queue, false; }
+void zq_blas_close(struct zq_queue *queue) { (void)queue; }
+bool zq_blas_halves(struct zq_queue *queue, const product_args &a, int side) { return (void)queue, (void)a, (void)side, false; }
+int zq_blas_sums(struct zq_queue *queue, const struct zq_product *a, int32_t *sums) { return (void)queue, (void)a, (void)sums, 1; }
+
+#endif
