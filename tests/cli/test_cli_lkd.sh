@@ -11,26 +11,40 @@ fail() { echo "FAIL: $1"; failed=1; }
 same() { diff -r -x zq-report.html "$@"; }
 
 settings=(--scheme w4/8a8 --group rows:4 --lkd paper --data "$model/heldout.txt" --samples 6 --length 16 --iters 4 --batch 2 --lr 1e-4 --quiet)
+sanitized() { grep -q __asan_init "$zq"; }
+if sanitized; then # twenty times slower: two blocks learn, and what only compares bits is left to the other build
+    settings+=(--ignore '.*h\.[2-5]\..*')
+fi
 distil() { "$zq" quantize $model -o "$work/$1" "${settings[@]}" "${@:2}"; }
 
-# kills a run after some milliseconds and waits until it is gone, so that the next one finds nobody at work
-kill_after() {
-    local ms=$1
-    shift
-    "$zq" quantize $model -o "$work/$1" "${settings[@]}" "${@:2}" --resume 2> /dev/null &
-    sleep 0.$(printf %03d "$ms")
+# shards that the journal of an unfinished output knows
+shards_of() {
+    local n
+    n=$(sed -n 's/.*"shards": \([0-9]*\).*/\1/p' "$work/$1.partial/journal.json" 2> /dev/null)
+    echo "${n:-0}"
+}
+# kill_at N NAME OPTION...: goes on with a run until its journal knows N shards, kills it, and waits until it is gone, so that the next one finds
+# nobody at work
+n_killed=0
+kill_at() {
+    local n=$1 name=$2
+    shift 2
+    "$zq" quantize $model -o "$work/$name" "${settings[@]}" "$@" --resume 2> /dev/null &
+    until [ -e "$work/$name.partial" ] && [ "$(shards_of "$name")" -ge "$n" ] || ! kill -0 $! 2> /dev/null; do sleep 0.005; done
     kill -KILL $! 2> /dev/null
     wait $! 2> /dev/null
+    [ $? != 137 ] || n_killed=$((n_killed + 1))
 }
 
 distil whole --threads 2 || fail "a run"
-distil alone --threads 1 || fail "a run on one thread"
-same "$work/whole" "$work/alone" > "$work/diff" || { cat "$work/diff"; fail "threads change the output"; }
+if ! sanitized; then
+    distil alone --threads 1 || fail "a run on one thread"
+    same "$work/whole" "$work/alone" > "$work/diff" || { cat "$work/diff"; fail "threads change the output"; }
+fi
 
-# killed at many moments: nothing is lost, and the end is the same
-for ms in 30 60 90 120 180 240 300; do
-    kill_after $ms killed
-done
+# killed at work on many blocks: nothing is lost, and the end is the same
+for n in 0 1 2 4 6; do kill_at $n killed; done
+[ $n_killed -ge 3 ] || fail "only $n_killed of 5 runs were killed at work"
 distil killed --resume || fail "a resumed run"
 same "$work/whole" "$work/killed" > "$work/diff" || { cat "$work/diff"; fail "interruptions change the output"; }
 distil killed --resume || fail "--resume on a finished output"
@@ -47,22 +61,24 @@ cmp -s "$work/nearest/model-00001-of-00001.safetensors" "$work/whole/model-00002
 
 # sources, and what is wrong with options
 distil closed --lkd fast || fail "--lkd fast"
-distil again --lkd fast --threads 1 || fail "--lkd fast on one thread"
-same "$work/closed" "$work/again" > "$work/diff" || { cat "$work/diff"; fail "threads change the output of fast"; }
+if ! sanitized; then
+    distil again --lkd fast --threads 1 || fail "--lkd fast on one thread"
+    same "$work/closed" "$work/again" > "$work/diff" || { cat "$work/diff"; fail "threads change the output of fast"; }
+fi
 
 # `full` begins with what `fast` gives: interrupted and on any number of threads it comes to the same, and a rate that is far too high to nothing
 trained=(--lkd full --iters 3)
 distil full "${trained[@]}" || fail "--lkd full"
-distil full-alone "${trained[@]}" --threads 1 || fail "--lkd full on one thread"
-same "$work/full" "$work/full-alone" > "$work/diff" || { cat "$work/diff"; fail "threads change the output of full"; }
-for ms in 60 150 300; do
-    kill_after $ms full-killed "${trained[@]}"
-done
-distil full-killed "${trained[@]}" --resume || fail "a resumed run of full"
-same "$work/full" "$work/full-killed" > "$work/diff" || { cat "$work/diff"; fail "interruptions change the output of full"; }
-distil wild "${trained[@]}" --lr 0.5 || fail "--lkd full --lr 0.5"
-for file in "$work/closed"/*.safetensors; do cmp "$file" "$work/wild/${file##*/}" || fail "a bad rate left its mark"; done
-[ "$(grep -c '"fell_back": true' "$work/wild/zq-report.json")" = 6 ] || fail "a bad rate is not told of"
+if ! sanitized; then
+    distil full-alone "${trained[@]}" --threads 1 || fail "--lkd full on one thread"
+    same "$work/full" "$work/full-alone" > "$work/diff" || { cat "$work/diff"; fail "threads change the output of full"; }
+    for n in 0 2 5; do kill_at $n full-killed "${trained[@]}"; done
+    distil full-killed "${trained[@]}" --resume || fail "a resumed run of full"
+    same "$work/full" "$work/full-killed" > "$work/diff" || { cat "$work/diff"; fail "interruptions change the output of full"; }
+    distil wild "${trained[@]}" --lr 0.5 || fail "--lkd full --lr 0.5"
+    for file in "$work/closed"/*.safetensors; do cmp "$file" "$work/wild/${file##*/}" || fail "a bad rate left its mark"; done
+    [ "$(grep -c '"fell_back": true' "$work/wild/zq-report.json")" = 6 ] || fail "a bad rate is not told of"
+fi
 
 # few bits: a directory that only this program reads, every method makes one, and it is better than it was
 study=("${settings[@]}" --scheme w2/8a16 --iters 1 --force)
@@ -76,22 +92,22 @@ awk -v a="$kl" -v b="$nearest" 'BEGIN { exit !(a > 0 && a < 0.2 * b) }' || fail 
 grep -q '"quant_method": "zq-study"' "$work/study/config.json" || fail "a study does not say so"
 
 # streams on disk: less memory, the same bytes
-wide=(--samples 64 --length 128 --lkd fast --batch 2 --ignore 'h\.[1-5]\..*') # one block learns
+wide=(--samples 16 --length 128 --lkd fast --batch 2 --ignore '.*h\.[1-5]\..*') # one block learns
 distil memory "${wide[@]}" || fail "streams in memory"
 settings_aloud=("${settings[@]/--quiet/}")
 plan() { "$zq" quantize $model -o "$work/disk" ${settings_aloud[@]} "${wide[@]}" --dry-run "$@" 2>&1; }
 planned=$(plan | sed -n 's/^ *estimates *\([0-9]*\).* MB of memory.*/\1/p')
-bound=$((planned - 15))M # the streams take 23 MB; what a program takes without them differs from build to build
+bound=$((planned - 4))M # the streams take 6 MB; what a program takes without them differs from build to build
 distil disk "${wide[@]}" --memory $bound || fail "streams on disk"
 same "$work/memory" "$work/disk" > "$work/diff" || { cat "$work/diff"; fail "--memory changes the output"; }
 plan --memory $bound | grep -q "kept on disk" ||
     fail "nothing says that streams lie on disk"
 
-# what a run takes is what its plan says, less at most the 6 MiB that a plan sets aside for all that is small, and below the bound. One block learns.
+# what a run takes is what its plan says, less at most the 6 MiB that a plan sets aside for all that is small, and below the bound. Two blocks learn.
 memory_of() { sed -n 's/.*"memory_bytes": \([0-9]*\).*/\1/p' | tail -n 1; }
 # bounded METHOD SAVED: with SAVED MB less than with the streams in memory, which take 23
 bounded() {
-    local how=(--lkd "$1" --samples 64 --length 128 --iters 1 --batch 2 --ignore 'h\.[1-5]\..*' --force --json) free limit planned taken
+    local how=(--lkd "$1" --samples 64 --length 128 --iters 1 --batch 2 --ignore '.*h\.[2-5]\..*' --force --json) free limit planned taken
     free=$(distil bounded "${how[@]}" --dry-run | memory_of)
     limit=$((free - $2 * 1000000))
     planned=$(distil bounded "${how[@]}" --memory $limit --dry-run | memory_of)
@@ -99,7 +115,7 @@ bounded() {
     [ "$taken" -le $limit ] || fail "$1 takes $taken bytes under a bound of $limit"
     [ "$taken" -le "$planned" ] && [ "$taken" -ge $((planned - 6300000)) ] || fail "$1 takes $taken bytes, the plan says $planned"
 }
-if ! grep -q __asan_init "$zq"; then # shadow memory is in nobody's plan
+if ! sanitized; then # shadow memory is in nobody's plan
     bounded fast 15
     bounded full 15
     bounded paper 15
@@ -111,13 +127,11 @@ budget=(--lkd paper --iters 5000 --time-budget 0.02)
 grep -q "iterations of each block fit into the time budget" "$work/err" || fail "nothing tells how many fit"
 n=$(sed -n 's/.*"fitted_iterations": \([0-9]*\).*/\1/p' "$work/budget/zq-report.json")
 [ "${n:-0}" -ge 1 ] && [ "$n" -lt 5000 ] || fail "$n iterations fit into a second"
-kill_after 400 again "${budget[@]}" --samples 8 --length 32
-if [ -s "$work/again.partial/journal.json" ]; then
-    sed -i "s/\"fitted_iterations\": [0-9]*/\"fitted_iterations\": 7/" "$work/again.partial/journal.json"
-    kept=$(grep -c '"fitted_iterations": 7' "$work/again.partial/journal.json")
-    distil again "${budget[@]}" --samples 8 --length 32 --resume || fail "a resumed run with a budget"
-    [ "$kept" = 0 ] || grep -q '"fitted_iterations": 7' "$work/again/zq-report.json" || fail "a resumed run measures anew"
-fi
+kill_at 2 budget-killed "${budget[@]}" --samples 8 --length 32
+sed -i "s/\"fitted_iterations\": [0-9]*/\"fitted_iterations\": 7/" "$work/budget-killed.partial/journal.json"
+grep -q '"fitted_iterations": 7' "$work/budget-killed.partial/journal.json" || fail "the journal does not know the iterations"
+distil budget-killed "${budget[@]}" --samples 8 --length 32 --resume || fail "a resumed run with a budget"
+grep -q '"fitted_iterations": 7' "$work/budget-killed/zq-report.json" || fail "a resumed run measures anew"
 
 # the other loss: it is taken, and leads elsewhere
 distil kl --loss kl || fail "--loss kl"

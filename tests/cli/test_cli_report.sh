@@ -25,8 +25,12 @@ else
     skip "well-formed" "no xmllint"
 fi
 
-run "$zq" quantize $model -o "$tmp/again" --scheme w4/8a8 --lkd fast --samples 4 --length 16 --quiet
-expect "nothing else differs from run to run" diff -r -x zq-report.html "$tmp/out" "$tmp/again"
+if sanitized; then
+    skip "run to run" "distillation is slow with sanitizers; what it writes, the other build compares"
+else
+    run "$zq" quantize $model -o "$tmp/again" --scheme w4/8a8 --lkd fast --samples 4 --length 16 --quiet
+    expect "nothing else differs from run to run" diff -r -x zq-report.html "$tmp/out" "$tmp/again"
+fi
 run "$zq" quantize $model -o "$tmp/plain" --quiet
 expect "round to nearest: rows have ranges" grep -q "Weight range of each row" "$tmp/plain/zq-report.html"
 expect "and nothing that was not measured" [ "$(grep -cE 'Loss per block|Activation range|nan' "$tmp/plain/zq-report.html")" = 0 ]

@@ -45,7 +45,9 @@ kill_after() {
 
 RANDOM=20
 n_killed=0 n_resumed=0
-for round in 1 2 3 4 5 6; do
+rounds="1 2 3 4 5 6" at_least=6
+if sanitized; then rounds="1 2" at_least=2; fi # what is killed where, the faster program tells
+for round in $rounds; do
     rm -rf "$out"
     for attempt in 1 2 3; do # each continues what the one before has left
         kill_after $((RANDOM % (span / attempt + 20))) --resume
@@ -61,9 +63,9 @@ for round in 1 2 3 4 5 6; do
     expect_same "round $round: killed three times, resumed to the same bytes" "$tmp/new" "$tmp/sums"
     expect "round $round: nothing left beside" [ ! -e "$out.partial" ]
 done
-expect "kills hit runs at work ($n_killed), some with finished shards ($n_resumed)" [ $n_killed -ge 6 -a $n_resumed -ge 1 ]
+expect "kills hit runs at work ($n_killed), some with finished shards ($n_resumed)" [ $n_killed -ge $at_least -a $n_resumed -ge 1 ]
 
-for round in 1 2 3 4 5; do # --force: the old output or the new one, never a mixture
+for round in ${rounds% 6}; do # --force: the old output or the new one, never a mixture
     rm -rf "$out"
     options=(--scheme w4a8)
     run quantize

@@ -318,7 +318,7 @@ static void attend_case(struct check *c, size_t i)
 
 void check_attend(struct check *c)
 {
-    for (size_t i = 0; i < 150 && !c->failed; i++) attend_case(c, i);
+    for (size_t i = 0; i < 100 && !c->failed; i++) attend_case(c, i);
 }
 
 /* ---- timing ---- */

@@ -9,38 +9,67 @@ enum { MAX_ROWS = 12 };
 enum { MAX_ROWS = 872 };
 #endif
 
-/* Answers of the model at `dir` compared with golden logits [872, 2]. */
+/* Sentences of one step: their rows of logits come in the same order. */
+enum { BATCH = 16, MAX_IDS = 128 };
+
+struct answers {
+    const float *golden; /* [872, 2] */
+    size_t n, other, right;
+    float worst, largest;
+};
+
+static void count_answer(struct answers *a, const float *l, char label)
+{
+    const float *want = a->golden + 2 * a->n++;
+    a->other += (l[1] > l[0]) != (want[1] > want[0]);
+    a->right += (l[1] > l[0]) == (label == '1');
+    for (int i = 0; i < 2; i++) {
+        a->worst = fmaxf(a->worst, fabsf(l[i] - want[i]));
+        a->largest = fmaxf(a->largest, fabsf(want[i]));
+    }
+}
+
+/* Runs the next lines of text, each "sentence TAB label"; returns what follows them. */
+static char *answer_batch(struct answers *a, const zq_model *m, zq_session *s, char *line)
+{
+    zq_ids ids[BATCH] = {0};
+    zq_input inputs[BATCH];
+    char labels[BATCH];
+    size_t n = 0;
+    for (; n < BATCH && a->n + n < MAX_ROWS && *line; n++) {
+        char *tab = strchr(line, '\t'), *end = strchr(tab, '\n');
+        OK(zq_tokenizer_encode(zq_model_tokenizer(m), line, (size_t)(tab - line), NULL, 0, true, &ids[n], err));
+        assert_true(ids[n].n <= MAX_IDS);
+        inputs[n] = (zq_input){.sequence = n, .ids = ids[n].ids, .types = ids[n].types, .n = ids[n].n};
+        labels[n] = tab[1];
+        line = end + 1;
+    }
+    OK(zq_session_step(s, inputs, n, err));
+    for (size_t i = 0; i < n; i++) {
+        count_answer(a, zq_session_logits(s, NULL) + 2 * i, labels[i]);
+        zq_ids_free(&ids[i]);
+    }
+    return line;
+}
+
+/* Answers of the model at `dir` compared with golden logits. */
 static void check_answers(const char *dir, const char *tsv, const float *golden, double golden_accuracy, bool close)
 {
     zq_model *m = NULL;
     zq_session *s = NULL;
     OK(zq_model_open(&m, dir, NULL, err));
-    OK(zq_session_create(&s, m, &(zq_session_options){.n_threads = 2, .max_length = 128}, err));
-    size_t n_bytes, n = 0, other = 0, right = 0;
+    const zq_session_options so = {.n_threads = 2, .n_sequences = BATCH, .max_length = MAX_IDS, .max_batch_tokens = BATCH * MAX_IDS};
+    OK(zq_session_create(&s, m, &so, err));
+    size_t n_bytes;
     char *text = read_text(tsv, &n_bytes), *line = text;
-    float worst = 0, largest = 0;
-    for (; n < MAX_ROWS && *line; n++) {
-        char *tab = strchr(line, '\t'), *end = strchr(tab, '\n');
-        zq_ids ids = {0};
-        OK(zq_tokenizer_encode(zq_model_tokenizer(m), line, (size_t)(tab - line), NULL, 0, true, &ids, err));
-        assert_true(ids.n <= 128);
-        OK(zq_session_step(s, &(zq_input){.ids = ids.ids, .types = ids.types, .n = ids.n}, 1, err));
-        const float *l = zq_session_logits(s, NULL), *want = golden + 2 * n;
-        other += (l[1] > l[0]) != (want[1] > want[0]);
-        right += (l[1] > l[0]) == (tab[1] == '1');
-        for (int i = 0; i < 2; i++) {
-            worst = fmaxf(worst, fabsf(l[i] - want[i]));
-            largest = fmaxf(largest, fabsf(want[i]));
-        }
-        zq_ids_free(&ids);
-        line = end + 1;
-    }
-    print_message("  %s: %zu of %zu answers differ, accuracy %.4f (golden %.4f), logits off by %g of %g\n", dir, other, n,
-                  (double)right / (double)n, golden_accuracy, (double)worst, (double)largest);
-    assert_true(n == MAX_ROWS);
-    assert_true(other <= MAX_ROWS / 200); /* 4 of 872 */
-    if (n == 872) assert_true(fabs((double)right / 872 - golden_accuracy) <= 4.0 / 872);
-    if (close) assert_true(worst <= 2e-4f * largest);
+    struct answers a = {.golden = golden};
+    while (a.n < MAX_ROWS && *line) line = answer_batch(&a, m, s, line);
+    print_message("  %s: %zu of %zu answers differ, accuracy %.4f (golden %.4f), logits off by %g of %g\n", dir, a.other, a.n,
+                  (double)a.right / (double)a.n, golden_accuracy, (double)a.worst, (double)a.largest);
+    assert_true(a.n == MAX_ROWS);
+    assert_true(a.other <= MAX_ROWS / 200); /* 4 of 872 */
+    if (a.n == 872) assert_true(fabs((double)a.right / 872 - golden_accuracy) <= 4.0 / 872);
+    if (close) assert_true(a.worst <= 2e-4f * a.largest);
     zq_free(text);
     zq_session_close(s);
     zq_model_close(m);

@@ -81,19 +81,32 @@ static void check_integers(void **state)
     golden_close(&g);
 }
 
-/* Logits of "b" (200 ids) in one way of running it; ids of a decoder in steps of `piece` (0: at once), beside `others` slots. */
-static void run_b(const struct golden *g, const char *dir, zq_kv_format kv, int threads, size_t piece, size_t others, float *out, size_t n_values)
+/* A way of running the first n of the 200 ids of "b": those of a decoder in steps of `piece` (0: at once), beside `others` slots. */
+struct way {
+    size_t n;
+    int threads;
+    size_t piece, others;
+    const char *isa;
+};
+
+/* Its logits; returns how many. */
+static size_t run_b(const struct golden *g, const char *dir, zq_kv_format kv, const struct way *way, float *out, size_t n_values)
 {
+    const size_t others = way->others;
+    size_t piece = way->piece;
     zq_model *m = NULL;
     zq_session *s = NULL;
-    const zq_open_options oo = {.n_threads = threads, .kv = kv};
+    const zq_open_options oo = {.n_threads = way->threads, .kv = kv};
     OK(zq_model_open(&m, dir, &oo, err));
     zq_model_info info;
     zq_model_info_get(m, &info);
     size_t one, n, na;
     const int32_t *ids = golden_ids(g, "b.ids", &one, &n), *a = golden_ids(g, "a.ids", &one, &na);
+    assert_true(way->n <= n);
+    n = way->n;
+    const size_t most = n + others * na;
     const zq_session_options so = {
-        .n_threads = threads, .n_sequences = 1 + others, .max_length = n, .max_batch_tokens = n + others * na, .max_logit_rows = n + others * na};
+        .n_threads = way->threads, .n_sequences = 1 + others, .max_length = n, .max_batch_tokens = most, .max_logit_rows = most};
     OK(zq_session_create(&s, m, &so, err));
     size_t filled = 0;
     if (!piece || info.kind != ZQ_DECODER) piece = n;
@@ -110,6 +123,7 @@ static void run_b(const struct golden *g, const char *dir, zq_kv_format kv, int 
     }
     zq_session_close(s);
     zq_model_close(m);
+    return filled;
 }
 
 static void check_same_bits(void **state)
@@ -117,8 +131,10 @@ static void check_same_bits(void **state)
     struct golden g;
     golden_open(&g, *state);
     static const struct { const char *scheme; zq_kv_format kv; } schemes[] = {{"w8a8", ZQ_KV_F32}, {"w4/8a8", ZQ_KV_INT8}, {"w4a16", ZQ_KV_F16}};
-    static const struct { int threads; size_t piece, others; const char *isa; } ways[] = {
-        {2, 0, 0, NULL}, {7, 0, 2, NULL}, {1, 1, 0, NULL}, {2, 17, 2, NULL}, {2, 0, 0, "c"}, {1, 33, 1, "avx2"},
+    /* each against the first one of its length; plain C is slow, and gets a tile of keys and some more */
+    static const struct way ways[] = {
+        {200, 1, 0, 0, NULL}, {200, 2, 0, 0, NULL}, {200, 7, 0, 2, NULL}, {200, 1, 1, 0, NULL}, {200, 2, 17, 2, NULL}, {200, 1, 33, 1, "avx2"},
+        {72, 1, 0, 0, NULL}, {72, 2, 0, 0, "c"},
     };
     const size_t n_values = 200 * 4096;
     float *first = calloc(n_values, sizeof *first), *again = calloc(n_values, sizeof *again);
@@ -126,12 +142,12 @@ static void check_same_bits(void **state)
         char out[256];
         const zq_quantize_options o = {.scheme = schemes[i].scheme};
         make_quantized(g.dir, &o, out, sizeof out);
-        run_b(&g, out, schemes[i].kv, 1, 0, 0, first, n_values);
         for (size_t w = 0; w < ZQ_LEN(ways); w++) {
+            const bool is_first = !w || ways[w].n != ways[w - 1].n;
             if (ways[w].isa) setenv("ZQ_ISA", ways[w].isa, 1);
-            run_b(&g, out, schemes[i].kv, ways[w].threads, ways[w].piece, ways[w].others, again, n_values);
+            const size_t n = run_b(&g, out, schemes[i].kv, &ways[w], is_first ? first : again, n_values);
             unsetenv("ZQ_ISA");
-            if (memcmp(first, again, n_values * sizeof *first))
+            if (!is_first && memcmp(first, again, n * sizeof *first))
                 fail_msg("%s %s: %d threads, pieces of %zu, %zu other sequences, level %s: other bits", g.dir, schemes[i].scheme, ways[w].threads,
                          ways[w].piece, ways[w].others, ways[w].isa ? ways[w].isa : "best");
         }
