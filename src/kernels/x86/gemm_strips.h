@@ -205,21 +205,27 @@ static void add_strip(struct strips *b, const uint8_t *packed, size_t column, si
             strip_tiles[s].add[kind](b, t, column, n, packed + codes_bytes);
 }
 
+/* Rows of outputs often lie a multiple of 4096 bytes apart, and then share 8 places of the first-level cache: what is fetched ahead must
+ * be written soon, and a row's 64 bytes together. */
+enum { OUTPUTS_AHEAD = 4 };
+
 /* Scales, bias and residual of the tile's results. scales: of rows that have one. */
 static void finish_tile(const struct strips *b, const uint8_t *scales)
 {
     const struct zq_product *p = b->p;
-    for (size_t v = 0; v < VECS && b->row + v * LANES < p->w->n_rows; v++) {
-        const size_t r = b->row + v * LANES, m = zq_smaller(p->w->n_rows - r, LANES);
-        const floats bias = p->bias ? f_load_n(p->bias + r, m) : f_set(0), row_scale = load_scale(scales, v);
-        for (size_t t = 0; t < b->n_tokens; t++) {
-            const size_t to = (b->token + t) * p->ld_out + r;
-            const floats token_scale = f_set(p->scale[b->token + t]);
+    const size_t n_rows = zq_smaller(p->w->n_rows - b->row, ROWS), m[VECS] = {zq_smaller(n_rows, LANES), n_rows - zq_smaller(n_rows, LANES)};
+    floats bias[VECS];
+    for (size_t v = 0; v < VECS; v++) bias[v] = p->bias && m[v] ? f_load_n(p->bias + b->row + v * LANES, m[v]) : f_set(0);
+    for (size_t t = 0; t < b->n_tokens; t++) {
+        const floats token_scale = f_set(p->scale[b->token + t]);
+        const size_t to = (b->token + t) * p->ld_out + b->row;
+        if (t + OUTPUTS_AHEAD < b->n_tokens) _mm_prefetch((const char *)(p->out + to + OUTPUTS_AHEAD * p->ld_out), _MM_HINT_T0);
+        for (size_t v = 0; v < VECS && m[v]; v++) {
             floats y;
-            if (p->w->k_group) y = f_fma(f_load(b->f[t] + v * LANES), token_scale, bias);
-            else y = f_fma(i_to_float(i_load(b->sums[t] + v * LANES)), f_mul(token_scale, row_scale), bias);
-            if (p->residual) y = f_add(y, f_load_n(p->residual + to, m));
-            f_store_n(p->out + to, y, m);
+            if (p->w->k_group) y = f_fma(f_load(b->f[t] + v * LANES), token_scale, bias[v]);
+            else y = f_fma(i_to_float(i_load(b->sums[t] + v * LANES)), f_mul(token_scale, load_scale(scales, v)), bias[v]);
+            if (p->residual) y = f_add(y, f_load_n(p->residual + to + v * LANES, m[v]));
+            f_store_n(p->out + to + v * LANES, y, m[v]);
         }
     }
 }
