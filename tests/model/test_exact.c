@@ -5,7 +5,7 @@
 
 #include "model/model.h"
 
-enum { N_TOKENS = 21 }; /* more than the drivers for few tokens take */
+enum { N_TOKENS = 9 }; /* more than the drivers for few tokens take */
 
 /* Codes [N_TOKENS, n] from golden hidden states, wrapped around if the map is wider than they are. */
 static void golden_codes(const struct golden *g, int8_t *q, size_t n)
