@@ -7,6 +7,7 @@
  * each strip serves all tokens of the block.
  *
  * A newcomer would miss that gcc's tile loads and stores do not say that they touch memory: hence settle_memory(). */
+#include "kernels/crossovers.h"
 #include "kernels/x86/gemm_vnni512.h"
 
 #include "kernels/gemm.inc"
@@ -17,7 +18,6 @@ enum {
     HALF = ROWS / 2,    /* rows of a 2 x 2 plan */
     BLOCK = 128,        /* tokens whose sums are kept: 16 KiB of them, and as much of floats */
     STRIP_COLS = 512,   /* of unpacked codes: 16 KiB, half of the first-level cache with the sums */
-    MIN_TILE_TOKENS = 16,
 };
 
 struct tile_configuration { /* Intel SDM vol. 1, 18.2 */

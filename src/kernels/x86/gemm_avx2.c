@@ -5,6 +5,7 @@
  *       more: unpacked once for all of them, 16 steps in 16 bits (gemm_strips.h)
  *
  * Register plan: 4 tokens x 2 vectors of 8 rows = 8 accumulators, 2 of weights, 1 of activations, 2 of products, 2 constants. */
+#include "kernels/crossovers.h"
 #include "kernels/level.h"
 
 #include <immintrin.h>
@@ -131,18 +132,15 @@ static void pack_ordered(const struct zq_matrix *w, size_t row, size_t n, const 
     for (size_t r = row; r < row + n && is_ordered(w); r += ROWS) order_tile(w, r);
 }
 
-/* Up to this many tokens wait for memory, not for arithmetic. */
-enum { STREAMED_W8 = 6, STREAMED_W4 = 4 };
-
 static void gemm_w8_a8_avx2(const struct zq_product *p, size_t row_begin, size_t row_end)
 {
-    if (p->n_tokens > STREAMED_W8 && is_ordered(p->w) && has_panel(p->w)) run_paired(p, row_begin, row_end, STREAMED_W8);
+    if (p->n_tokens > FEW_TOKENS_W8_AVX2 && is_ordered(p->w) && has_panel(p->w)) run_paired(p, row_begin, row_end, FEW_TOKENS_W8_AVX2);
     else run(p, row_begin, row_end, 8);
 }
 
 static void gemm_w4_a8_avx2(const struct zq_product *p, size_t row_begin, size_t row_end)
 {
-    if (p->n_tokens > STREAMED_W4 && has_strips(p->w)) run_strips(p, row_begin, row_end);
+    if (p->n_tokens > FEW_TOKENS_W4_AVX2 && has_strips(p->w)) run_strips(p, row_begin, row_end);
     else run(p, row_begin, row_end, 4);
 }
 
