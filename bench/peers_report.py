@@ -276,12 +276,21 @@ includes Python and, for PyTorch, making the model.
 """
 
 
+BY_HAND = "\n### What is not reached, and why\n"
+
+
+def kept(old):
+    """The part of a section that people wrote, which ends where the next one begins."""
+    _, begin, rest = old.partition(BY_HAND)
+    return begin + rest.split("\n### ")[0].rstrip() + "\n" if begin else ""
+
+
 def write(rows_folder, docs, threads):
     target = os.path.join(docs, "performance.md")
     os.makedirs(docs, exist_ok=True)
     old = open(target).read() if os.path.exists(target) else ""
     sections = {part.split("\n", 1)[0]: "## " + part.rstrip() + "\n" for part in old.split("\n## ")[1:]}
-    sections[processor()] = section(rows_folder, docs, processor(), threads)
+    sections[processor()] = section(rows_folder, docs, processor(), threads) + kept(sections.get(processor(), ""))
     with open(target + ".new", "w") as file:
         file.write(HEAD + "".join("\n" + text for text in sections.values()))
     os.rename(target + ".new", target)
