@@ -14,8 +14,9 @@ struct zq_queue {
 
 struct zq_unfused {
     struct zq_session *session;
-    struct zq_ops fused; /* as they were */
-    struct zq_queue queue;
+    struct zq_ops fused;    /* as they were */
+    struct zq_queue queue;  /* of this processor */
+    struct zq_queue *there; /* of a device */
 };
 
 /* ---- rows: floats first, then tokens */
@@ -149,11 +150,20 @@ zq_status zq_unfused_begin(struct zq_unfused **out, struct zq_session *s, zq_err
 {
     const struct zq_config *c = &s->model->config;
     *out = NULL;
-    if (s->ops.plugin || s->model->blas) return zq_fail(err, ZQ_EUNSUPPORTED, "%s: only quantized models on the CPU have fused steps", s->model->dir);
-    if (c->width % ZQ_DEVICE_ALIGN || c->ffn_width % ZQ_DEVICE_ALIGN || c->n_heads * c->head_dim % ZQ_DEVICE_ALIGN)
+    if (s->model->blas) return zq_fail(err, ZQ_EUNSUPPORTED, "%s: only quantized models have fused steps", s->model->dir);
+    if (!s->ops.plugin && (c->width % ZQ_DEVICE_ALIGN || c->ffn_width % ZQ_DEVICE_ALIGN || c->n_heads * c->head_dim % ZQ_DEVICE_ALIGN))
         return zq_fail(err, ZQ_EUNSUPPORTED, "%s: a width is no multiple of %d", s->model->dir, (int)ZQ_DEVICE_ALIGN);
     struct zq_unfused *u = zq_alloc_zero(sizeof *u);
-    if (u) {
+    if (u && s->ops.plugin) {
+        u->session = s;
+        u->fused = s->ops;
+        u->there = zq_unfused_device_begin(s->ops.plugin, s->ops.queue, s->max_batch_tokens, c->width, &s->ops.plugin);
+        if (u->there) {
+            s->ops.queue = u->there;
+            *out = u;
+            return ZQ_OK;
+        }
+    } else if (u) {
         u->session = s;
         u->fused = s->ops;
         u->queue = (struct zq_queue){.ops = &u->fused, .ones = zq_alloc_array(s->max_batch_tokens, sizeof(float)),
@@ -174,6 +184,7 @@ void zq_unfused_end(struct zq_unfused *u)
 {
     if (!u) return;
     u->session->ops = u->fused;
+    zq_unfused_device_end(u->there);
     zq_free(u->queue.ones);
     zq_free(u->queue.sums);
     zq_free(u);

@@ -184,6 +184,24 @@ static void unfused_steps_agree(void **state)
     }
 }
 
+/* On a device the passes add nothing to what is computed: the same bits. */
+static void unfused_steps_on_a_device_agree(void **state)
+{
+    (void)state;
+    zq_model *m;
+    const zq_shape_options o = {.open = {.n_threads = 1, .device = "cuda-host"}, .scheme = "w8a8", .n_layers = 1};
+    const zq_status st = zq_shape_open(&m, "minilm", &o, &error_text);
+    if (st == ZQ_EUNSUPPORTED) skip(); /* no C++ compiler, so no simulated device */
+    assert_int_equal(st, ZQ_OK);
+    size_t n, n_unfused;
+    float *want = run_steps(m, false, false, &n), *got = run_steps(m, true, false, &n_unfused);
+    assert_int_equal(n, n_unfused);
+    assert_memory_equal(got, want, n * sizeof *got);
+    free(want);
+    free(got);
+    zq_model_close(m);
+}
+
 /* A step d leaves d^2 / 12. Of n normal values with sigma 1, d = max(max / 7, -min / 8): sqrt(E[d^2] / 12) by 6000 draws in Python. */
 static void rounding_errors(void **state)
 {
@@ -329,6 +347,7 @@ int main(void)
         cmocka_unit_test(costs_of_an_encoder),          cmocka_unit_test(costs_of_a_decoder),
         cmocka_unit_test(limits_of_a_machine),          cmocka_unit_test(profiles_of_steps),
         cmocka_unit_test(rounding_errors),            cmocka_unit_test(unfused_steps_agree),
+        cmocka_unit_test(unfused_steps_on_a_device_agree),
               cmocka_unit_test(every_shape_opens),
         cmocka_unit_test(random_weights_look_normal),
         cmocka_unit_test(only_float_models_have_weights_of_their_own),
