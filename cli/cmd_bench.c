@@ -23,7 +23,7 @@ static struct {
     struct list batch, prompt;
     size_t decode, n_layers;
     float seconds;
-    bool machine, ops, unfused, granularity, json;
+    bool machine, ops, unfused, granularity, json, tune;
 } args = {.batch = {{1}, 1}, .prompt = {{128}, 1}, .decode = 32};
 
 /* "1,16,64" */
@@ -174,6 +174,17 @@ static zq_status check_args(zq_error *err)
     return ZQ_OK;
 }
 
+/* Of a step of the largest batch and length. */
+static size_t most_tokens(void)
+{
+    enum { ENOUGH = 16384 };
+    size_t most = 1;
+    for (size_t b = 0; b < args.batch.n; b++)
+        for (size_t p = 0; p < args.prompt.n; p++)
+            if (args.batch.items[b] * args.prompt.items[p] > most) most = args.batch.items[b] * args.prompt.items[p];
+    return most < ENOUGH ? most : ENOUGH;
+}
+
 static zq_status bench(zq_error *err)
 {
     zq_machine *machine = NULL;
@@ -185,6 +196,7 @@ static zq_status bench(zq_error *err)
     /* first: its memory is not a model's */
     if (!st && (here || args.machine)) st = zq_machine_measure(&machine, settings.n_threads, (double)args.seconds / 10, err);
     if (!st && one) st = open_model(&model, args.scheme, err);
+    if (!st && args.tune && model) st = zq_model_tune(model, most_tokens(), err);
     if (!st && args.unfused && args.shape) st = open_model(&plain, "bf16", err);
     run.model = model;
     run.plain = plain;
@@ -212,6 +224,7 @@ static const struct option options[] = {
     {"seconds", 0, "S", read_real, &args.seconds, "measure each row at least this long (default: 2)"},
     {"ops", 0, NULL, read_flag, &args.ops, "instead: time, bytes and share of the limit of each fused operator of a step"},
     {"unfused", 0, NULL, read_flag, &args.unfused, "compare float weights, a step with separate quantize and dequantize passes, and the fused one"},
+    {"tune", 0, NULL, read_flag, &args.tune, "first find the fastest kernels of the GPU for these products; they are kept for later runs"},
     {"granularity", 0, NULL, read_flag, &args.granularity, "compare scales for a tensor, 48 groups of rows, each row, 128, 64 and 32 input channels"},
     {"weights", 0, "MODEL", read_text, &args.weights, "with --granularity: also the rounding error of this float model's weights"},
     DEVICE_OPTION,

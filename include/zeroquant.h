@@ -534,6 +534,11 @@ typedef struct zq_bench_options {
  * Returns ZQ_OK or errors of sessions. */
 ZQ_API zq_status zq_bench_model(const zq_model *model, const zq_bench_options *options, zq_error *err);
 
+/* Times every kernel that a GPU has for this model's INT8 products, for 8, 16, 32, ... up to most_tokens tokens, and keeps the fastest in the
+ * user's cache folder, $XDG_CACHE_HOME (or ~/.cache)/zeroquant, where models that are opened later find them. No session of the model may be open.
+ * Results do not depend on it. Returns ZQ_OK, ZQ_EUNSUPPORTED (the model is on no GPU), ZQ_EIO or ZQ_ENOMEM. */
+ZQ_API zq_status zq_model_tune(zq_model *model, size_t most_tokens, zq_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -118,13 +118,16 @@ stage_bench() {
         run=("minilm w8a8 --layers 1 --batch 2 --prompt 3" "gpt-350m w4a8 --layers 1 --batch 1 --prompt 2 --decode 3")
         for i in "${!run[@]}"; do run[i]+=" --seconds 0.01"; done
     else
-        for shape in bert-base bert-large; do run+=("$shape w8a8 --batch 1,8,32,128 --prompt 128" "$shape w4a8 --batch 1,128 --prompt 128"); done
+        for shape in bert-base bert-large; do
+            run+=("$shape w8a8 --batch 1,2,4,8,16,32,64,128 --prompt 128 --unfused --tune --seconds 0.5" "$shape w4a8 --batch 1,128 --prompt 128")
+        done
         for scheme in w8a8 w4/8a8; do
             run+=("gpt-350m $scheme --batch 1,8 --prompt 128 --decode 50" "gpt-neox-20b $scheme --batch 1,8,32 --prompt 128 --decode 32")
         done
         run+=("gpt-neox-20b w8a8 --batch 1 --prompt 128 --decode 8 --ops")
     fi
-    echo "Whole models of random weights, by the wall clock of the processor. FP16 and unfused INT8 have no runtime of their own yet to compare with."
+    echo "Whole models of random weights, by the wall clock of the processor. float: the same shape in BF16 on cuBLASLt, fused as INT8 is, if this card"
+    echo "is \"with cuBLASLt\" above; unfused: INT8 with a launch of its own for every quantization and dequantization."
     local one
     for one in "${run[@]}"; do
         read -r shape scheme one <<< "$one"

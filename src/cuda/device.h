@@ -14,13 +14,24 @@
 extern "C" {
 #endif
 
-enum { ZQ_PLUGIN_VERSION = 6 };
+enum { ZQ_PLUGIN_VERSION = 7 };
 
 /* Row stride of INT8 activations on a device, and where rows of codes begin: multiples of this many bytes. */
 enum { ZQ_DEVICE_ALIGN = 16 };
 
 /* Which slot of the kernel table a matrix was packed for. */
 enum zq_device_format { ZQ_DEVICE_W8A8, ZQ_DEVICE_W4A8, ZQ_DEVICE_W8A16, ZQ_DEVICE_W4A16, ZQ_DEVICE_FLOAT };
+
+/* Kernels for INT8 products of many tokens. They give the same bits. SMALL: tiles of 32 tokens and 64 rows; WIDE: of 128 and 128; CUTLASS: W8A8
+ * without groups and residual, where the plug-in was built with it. Where one cannot serve, the rule does: WIDE for more than 128 tokens. */
+enum zq_device_kernel { ZQ_KERNEL_BY_TABLE, ZQ_KERNEL_SMALL, ZQ_KERNEL_WIDE, ZQ_KERNEL_CUTLASS };
+
+/* What is known to be fastest for a shape, up to so many tokens; cuda/tune.h. */
+struct zq_tuned {
+    enum zq_device_format format;
+    uint32_t n_rows, n_cols, k_group, n_tokens;
+    enum zq_device_kernel kernel;
+};
 
 struct zq_queue; /* the plug-in's: work in order, one thread at a time */
 struct zq_graph; /* the plug-in's: operators that were recorded, to be queued again as one */
@@ -127,6 +138,7 @@ struct zq_device_sample {
 struct zq_plugin {
     unsigned version;     /* ZQ_PLUGIN_VERSION */
     bool simulated;
+    bool cutlass;         /* built with ZQ_KERNEL_CUTLASS */
 
     /* Device `index`; 0 and *queue, or nonzero and a sentence in why [n_why]. seed: of the simulator's orders; 0: a fresh one. */
     int (*open)(struct zq_queue **queue, int index, uint64_t seed, char *why, size_t n_why);
@@ -157,6 +169,10 @@ struct zq_plugin {
     /* The INT32 sums [n_tokens, n_rows] of a product in W8A8 without K-groups by the vendor's library (cuBLASLt), which is a witness that owes
      * nothing to this code: for checks. Nonzero, and nothing is queued: it is not there or refuses. */
     int (*sums)(struct zq_queue *queue, const struct zq_product *a, int32_t *sums);
+    /* From now on this kernel for products of many tokens, or (BY_TABLE, as at first) the one that the table has for the shape and the fewest
+     * tokens that are not below; then the rule. The table stays the caller's. */
+    void (*prefer)(struct zq_queue *queue, enum zq_device_kernel kernel);
+    void (*tuned)(struct zq_queue *queue, const struct zq_tuned *items, size_t n);
 
     /* Operators and copies between the two calls are recorded, not run. NULL: this cannot be recorded, and the queue is as before. */
     void (*begin_graph)(struct zq_queue *queue);

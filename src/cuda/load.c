@@ -56,6 +56,7 @@ static zq_status open_plugin(struct zq_device *d, const char *name, const char *
         return zq_fail(err, ZQ_EUNSUPPORTED, "device %s: %s is of another version of this library", name, file);
     d->plugin = entry();
     if (d->plugin->open(&d->queue, d->index, 0, why, sizeof why)) return zq_fail(err, ZQ_EUNSUPPORTED, "device %s: %s", name, why);
+    zq_tuning_load(&d->tuning, d->plugin, d->queue);
     return ZQ_OK;
 }
 
@@ -82,6 +83,7 @@ void zq_device_close(struct zq_device *d)
     if (!d) return;
     if (d->queue) d->plugin->close(d->queue);
     if (d->library) dlclose(d->library);
+    zq_tuning_free(&d->tuning);
     zq_free(d);
 }
 

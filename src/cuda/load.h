@@ -3,6 +3,7 @@
 #define ZQ_CUDA_LOAD_H
 
 #include "cuda/device.h"
+#include "cuda/tune.h"
 
 /* A device that a model lies on. Its queue serves loading; every session opens a queue of its own. */
 struct zq_device {
@@ -10,6 +11,7 @@ struct zq_device {
     const struct zq_plugin *plugin;
     struct zq_queue *queue;
     int index;
+    struct zq_tuning tuning; /* of this device; its sessions share it */
 };
 
 /* "cuda", "cuda:N" or "cuda-host"; *out stays NULL for NULL and "cpu". ZQ_EINVAL for other names; ZQ_EUNSUPPORTED where the plug-in

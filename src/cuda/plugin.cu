@@ -14,6 +14,25 @@ static void run_float(struct zq_queue *queue, product_args args, const struct zq
     if (!zq_blas_halves(queue, args, side)) zq_launch_float(queue, args, side);
 }
 
+static void prefer(struct zq_queue *queue, enum zq_device_kernel kernel) { queue->kernels.preferred = kernel; }
+static void use_table(struct zq_queue *queue, const struct zq_tuned *items, size_t n)
+{
+    queue->kernels.items = items;
+    queue->kernels.n = n;
+}
+
+static enum zq_device_kernel choose(const struct zq_queue_kernels &k, const struct zq_product *p, enum zq_device_format format)
+{
+    const struct zq_tuned *found = NULL;
+    if (k.preferred != ZQ_KERNEL_BY_TABLE) return k.preferred;
+    for (size_t i = 0; i < k.n; i++) {
+        const struct zq_tuned *t = &k.items[i];
+        if (t->format != format || t->n_rows != p->w->n_rows || t->n_cols != p->w->n_cols || t->k_group != p->w->k_group) continue;
+        if (t->n_tokens >= p->n_tokens && (!found || t->n_tokens < found->n_tokens)) found = t;
+    }
+    return found ? found->kernel : ZQ_KERNEL_BY_TABLE;
+}
+
 void zq_launch_product(struct zq_queue *queue, const struct zq_product *p, enum zq_device_format format)
 {
     const struct zq_matrix *w = p->w;
@@ -44,7 +63,7 @@ void zq_launch_product(struct zq_queue *queue, const struct zq_product *p, enum 
     /* tensor cores take columns as they come; groups that were padded go through the other kernel, four tokens at a time */
     const bool padded = args.step != args.group && w->k_group && args.step != args.cols;
     if (args.q && args.n_tokens > 4 && !padded) {
-        zq_launch_gemm(queue, args, bits, w->k_group != 0);
+        zq_launch_gemm(queue, args, bits, w->k_group != 0, choose(queue->kernels, p, format));
         return;
     }
     for (size_t t = 0; t < p->n_tokens; t += 4) {
@@ -62,12 +81,12 @@ extern "C" __attribute__((visibility("default"))) const struct zq_plugin *zq_dev
 {
     static const struct zq_plugin plugin = {
         ZQ_PLUGIN_VERSION,
-        ZQ_SIMULATED,
+        ZQ_SIMULATED, zq_cutlass_built(),
         zq_queue_open, zq_queue_close, zq_queue_seed, zq_queue_describe,
         zq_queue_alloc, zq_queue_free, zq_queue_upload, zq_queue_download, zq_queue_copy, zq_queue_finish,
         zq_queue_start_clock, zq_queue_read_clock,
         zq_launch_norm, zq_launch_activate, zq_launch_product, zq_launch_keep, zq_launch_attend,
-        zq_launch_embed, zq_launch_gather, zq_launch_sample, zq_blas_sums,
+        zq_launch_embed, zq_launch_gather, zq_launch_sample, zq_blas_sums, prefer, use_table,
         zq_queue_begin_graph, zq_queue_end_graph, zq_queue_run_graph, zq_graph_free,
     };
     return &plugin;

@@ -5,6 +5,13 @@
 #include "cuda/device.h"
 #include "cuda/shim.cuh"
 
+/* Which kernels products take. */
+struct zq_queue_kernels {
+    enum zq_device_kernel preferred;
+    const struct zq_tuned *items;
+    size_t n;
+};
+
 #if defined(__CUDACC__)
 #define ZQ_SIMULATED false
 enum { ZQ_PINNED_BYTES = 8 << 20 };
@@ -18,6 +25,7 @@ struct zq_queue {
     int turn;
     bool recording;
     struct zq_blas *blas; /* NULL until a product wants it */
+    struct zq_queue_kernels kernels;
     char sentence[200];
 };
 template <class A> static void launch(struct zq_queue *queue, void (*kernel)(const A), unsigned grid_x, unsigned grid_y, unsigned n_threads,
@@ -32,6 +40,7 @@ template <class A> static void launch(struct zq_queue *queue, void (*kernel)(con
 struct zq_queue {
     struct sim_device *device;
     struct zq_graph *recording; /* NULL: what is launched runs at once */
+    struct zq_queue_kernels kernels;
 };
 template <class A> struct launched {
     void (*kernel)(const A);
@@ -80,7 +89,10 @@ void zq_launch_gather(struct zq_queue *queue, float *to, const float *from, cons
 void zq_launch_sample(struct zq_queue *queue, const struct zq_device_sample *a);
 struct product_args;
 void zq_launch_gemv(struct zq_queue *queue, const struct product_args &args, int bits, bool grouped);
-void zq_launch_gemm(struct zq_queue *queue, const struct product_args &args, int bits, bool grouped);
+void zq_launch_gemm(struct zq_queue *queue, const struct product_args &args, int bits, bool grouped, enum zq_device_kernel kernel);
+/* False, and nothing is queued, where CUTLASS is missing or does not serve. W8A8 without groups. */
+bool zq_cutlass_built(void);
+bool zq_cutlass_product(struct zq_queue *queue, const struct product_args &args);
 void zq_launch_float(struct zq_queue *queue, const struct product_args &args, int format);
 /* cuBLASLt. halves: false, and nothing is queued, where it is missing or refuses. */
 bool zq_blas_halves(struct zq_queue *queue, const struct product_args &args, int format);

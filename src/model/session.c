@@ -157,6 +157,7 @@ static zq_status resolve(struct zq_session *s, const zq_session_options *o, zq_e
     if (!device) return ZQ_OK;
     s->ops.plugin = device->plugin;
     if (device->plugin->open(&s->ops.queue, device->index, 0, why, sizeof why)) return zq_fail(err, ZQ_EUNSUPPORTED, "%s", why);
+    device->plugin->tuned(s->ops.queue, device->tuning.items, device->tuning.n);
     return ZQ_OK;
 }
 

@@ -72,6 +72,11 @@ for kv in f16 int8; do
     run "$zq" generate "$tmp/q" -p 'Once upon a time' -n 8 --math fast --kv $kv --quiet --device cuda-host
     expect_same "decoding on tensor cores, keys and values as $kv" "$tmp/here" "$stdout"
 done
+run "$zq" bench "$tmp/q" --unfused --device cuda-host --prompt 4 --decode 3 --seconds 0.01
+expect_code "with and without fusion" 0
+expect "rows of both" [ "$(grep -c '^unfused' "$stdout")" = 3 ]
+run "$zq" bench "$tmp/q" --tune --device cuda-host --prompt 4 --seconds 0.01
+expect_error "a simulated device has no time" 5 "nothing to tune"
 run "$build/check-device" "$tmp/q" --device cuda-host --text "$shared/models/stories260k/test.txt" --limit 16 --count 2
 expect_code "sequences of a batch against each alone" 0
 finish

@@ -48,6 +48,19 @@ static void *device_random(struct table *t, size_t n, float value)
     return p;
 }
 
+/* F16 values of either sign between a half and one: random bits would be NaN here and there. */
+static void *device_halves(struct table *t, size_t n)
+{
+    uint16_t *host = malloc(n * sizeof *host);
+    uint64_t state = 9;
+    if (!host) give_up("no memory");
+    for (size_t i = 0; i < n; i++) host[i] = (uint16_t)(0x3800 | (zq_rng_next(&state) & 0x83ff));
+    void *p = device_memory(t, n * sizeof *host);
+    t->plugin->upload(t->queue, p, host, n * sizeof *host);
+    free(host);
+    return p;
+}
+
 static int by_value(const void *a, const void *b)
 {
     const double x = *(const double *)a, y = *(const double *)b;
@@ -145,8 +158,21 @@ static size_t bytes_of(const struct zq_matrix *w, enum zq_device_format format, 
     return *codes + scales + 64;
 }
 
+static void print_product(const struct table *t, size_t i, const char *kernel, size_t n_tokens, size_t n_bytes, double ops, double s)
+{
+    const char *name = shapes[i].name;
+    if (t->plugin->simulated) printf("| %s, %zu tokens%s | ran | no time | |\n", name, n_tokens, kernel);
+    else if (n_tokens <= 16)
+        printf("| %s, %zu tokens%s | %.1f us | %.0f GB/s | %.0f %% of the copy's |\n", name, n_tokens, kernel, 1e6 * s, 1e-9 * (double)n_bytes / s,
+               100 * (double)n_bytes / s / t->copy_bytes);
+    else printf("| %s, %zu tokens%s | %.1f us | %.1f TOPS | |\n", name, n_tokens, kernel, 1e6 * s, 1e-12 * ops / s);
+    fflush(stdout);
+}
+
+/* By the rule, and each kernel for many tokens by itself. */
 static void bench_product(struct table *t, size_t i)
 {
+    static const char *const kernels[] = {"", ", small tiles", ", wide tiles", ", CUTLASS"};
     const size_t part = t->plugin->simulated ? SMALLER : 1;
     struct zq_matrix w = {.n_rows = shapes[i].n_rows / part, .n_cols = shapes[i].n_cols / part / 32 * 32, .k_group = shapes[i].k_group,
                           .dtype = ZQ_I8};
@@ -168,15 +194,99 @@ static void bench_product(struct table *t, size_t i)
     const bool floats = shapes[i].format == ZQ_DEVICE_W8A16;
     work.p = (struct zq_product){.n_tokens = n_tokens, .q = floats ? NULL : q, .scale = floats ? NULL : scale, .x = x, .ld_x = w.n_cols,
                                  .out = out, .ld_out = w.n_rows};
-    const double s = median(t, run_product, &work), ops = 2.0 * (double)n_tokens * (double)w.n_rows * (double)w.n_cols;
-    if (t->plugin->simulated) printf("| %s, %zu tokens | ran | no time | |\n", shapes[i].name, n_tokens);
-    else if (n_tokens <= 16)
-        printf("| %s, %zu tokens | %.1f us | %.0f GB/s | %.0f %% of the copy's |\n", shapes[i].name, n_tokens, 1e6 * s, 1e-9 * (double)n_bytes / s,
-               100 * (double)n_bytes / s / t->copy_bytes);
-    else printf("| %s, %zu tokens | %.1f us | %.1f TOPS | |\n", shapes[i].name, n_tokens, 1e6 * s, 1e-12 * ops / s);
+    for (enum zq_device_kernel k = ZQ_KERNEL_BY_TABLE; k <= ZQ_KERNEL_CUTLASS; k++) {
+        const bool serves = k == ZQ_KERNEL_CUTLASS ? t->plugin->cutlass && shapes[i].format == ZQ_DEVICE_W8A8 && !w.k_group : !floats;
+        if (k != ZQ_KERNEL_BY_TABLE && (n_tokens <= 4 || !serves)) continue;
+        t->plugin->prefer(t->queue, k);
+        const double ops = 2.0 * (double)n_tokens * (double)w.n_rows * (double)w.n_cols;
+        print_product(t, i, kernels[k], n_tokens, n_bytes, ops, median(t, run_product, &work));
+    }
+    t->plugin->prefer(t->queue, ZQ_KERNEL_BY_TABLE);
     void *const all[] = {q, x, scale, out};
     for (size_t m = 0; m < ZQ_LEN(all); m++) t->plugin->free(t->queue, all[m]);
     for (size_t m = 0; m < work.n_matrices; m++) t->plugin->free(t->queue, work.w[m].packed);
+}
+
+/* ---- attention */
+
+static const struct {
+    const char *name;
+    size_t n_heads, n_kv_heads, head_dim, n_sequences, n_tokens, position; /* tokens of each sequence, and what it has already */
+    enum zq_dtype dtype;
+    bool causal, fast;
+} attentions[] = {
+    {"BERT-large, 128 x 128 tokens", 16, 16, 64, 128, 128, 0, ZQ_F16, false, true},
+    {"GPT-NeoX-20B, prompt of 2048", 64, 64, 96, 1, 2048, 0, ZQ_F16, true, true},
+    {"GPT-NeoX-20B, 1 token after 2047, F16", 64, 64, 96, 1, 1, 2047, ZQ_F16, true, true},
+    {"GPT-NeoX-20B, 1 token after 2047, INT8", 64, 64, 96, 1, 1, 2047, ZQ_I8, true, true},
+    {"GPT-NeoX-20B, 32 x 1 token after 1023, F16", 64, 64, 96, 32, 1, 1023, ZQ_F16, true, true},
+    {"32 heads on 8 keys, 1 token after 8191, F16", 32, 8, 128, 1, 1, 8191, ZQ_F16, true, true},
+    {"32 heads on 8 keys, 8 x 1 token after 8191, F16", 32, 8, 128, 8, 1, 8191, ZQ_F16, true, true},
+    {"GPT-NeoX-20B, 1 token after 2047, F16, --math exact", 64, 64, 96, 1, 1, 2047, ZQ_F16, true, false},
+};
+
+static void run_attention(struct table *t, void *work, size_t call)
+{
+    (void)call;
+    t->plugin->attend(t->queue, work);
+}
+
+/* Tokens of an attention, sequence by sequence, each with a cache of its own. */
+static const struct zq_device_token *attention_tokens(struct table *t, size_t n_sequences, size_t n_tokens, size_t position)
+{
+    const size_t n_keys = position + n_tokens, capacity = (n_keys + 15) / 16 * 16, n = n_sequences * n_tokens;
+    struct zq_device_token *tokens = calloc(n, sizeof *tokens), *there = device_memory(t, n * sizeof *tokens);
+    if (!tokens) give_up("no memory");
+    for (size_t k = 0; k < n; k++)
+        tokens[k] = (struct zq_device_token){.cache = k / n_tokens * capacity, .capacity = (uint32_t)capacity,
+                                             .position = (uint32_t)(position + k % n_tokens), .n_keys = (uint32_t)n_keys};
+    t->plugin->upload(t->queue, there, tokens, n * sizeof *tokens);
+    free(tokens);
+    return there;
+}
+
+static void bench_attention(struct table *t, size_t i)
+{
+    const size_t part = t->plugin->simulated ? SMALLER : 1, n_sequences = t->plugin->simulated ? 1 : attentions[i].n_sequences;
+    const size_t n_tokens = attentions[i].n_tokens == 1 ? 1 : attentions[i].n_tokens / part + 9, position = attentions[i].position / part;
+    struct zq_heads h = {.n_kv_heads = (attentions[i].n_kv_heads + part - 1) / part, .head_dim = attentions[i].head_dim};
+    h.n_heads = h.n_kv_heads * (attentions[i].n_heads / attentions[i].n_kv_heads);
+    h.q_stride = h.kv_stride = h.head_dim;
+    h.k_offset = h.n_heads * h.head_dim;
+    h.v_offset = h.k_offset + h.n_kv_heads * h.head_dim;
+    const size_t n = n_sequences * n_tokens, ld = (h.n_heads + 2 * h.n_kv_heads) * h.head_dim, width = h.n_heads * h.head_dim;
+    const size_t n_keys = position + n_tokens, rows = n_sequences * ((n_keys + 15) / 16 * 16) * h.n_kv_heads;
+    const size_t value = attentions[i].dtype == ZQ_I8 ? 1 : 2, scale = value == 1 ? sizeof(float) : 0;
+    const size_t bytes = 2 * n_sequences * n_keys * h.n_kv_heads * (h.head_dim * value + scale);
+    void *zeros = calloc(n + ZQ_DEVICE_SPLIT_BLOCKS, sizeof(uint32_t)), *counters = device_memory(t, (n + ZQ_DEVICE_SPLIT_BLOCKS) * sizeof(uint32_t));
+    if (!zeros) give_up("no memory");
+    t->plugin->upload(t->queue, counters, zeros, (n + ZQ_DEVICE_SPLIT_BLOCKS) * sizeof(uint32_t));
+    free(zeros);
+    void *kv[2];
+    for (int k = 0; k < 2; k++) kv[k] = value == 1 ? device_random(t, rows * h.head_dim, 0) : device_halves(t, rows * h.head_dim);
+    struct zq_device_attention a = {
+        .qkv = device_random(t, n * ld * sizeof(float), 1), .ld = ld, .n_tokens = n, .heads = h, .causal = attentions[i].causal,
+        .fast = attentions[i].fast,
+        .tokens = attention_tokens(t, n_sequences, n_tokens, position), .n_sequences = n_sequences, .scale = 0.1f,
+        .cache = {.dtype = attentions[i].dtype, .k = kv[0], .v = kv[1],
+                  .k_scale = device_random(t, rows * sizeof(float), 0.01f), .v_scale = device_random(t, rows * sizeof(float), 0.01f)},
+        .out = {.f = device_memory(t, n * width * sizeof(float)), .ld_f = width, .q = device_memory(t, n * (width + 16)),
+                .scale = device_memory(t, n * sizeof(float)), .ld_q = (width + 15) / 16 * 16},
+        .arrived = counters, .joined = (uint32_t *)counters + n, .parts = device_memory(t, zq_device_parts(&h) * sizeof(float)),
+    };
+    const double s = median(t, run_attention, &a);
+    if (t->plugin->simulated) printf("| attention: %s | ran | no time | |\n", attentions[i].name);
+    else if (n_tokens == 1)
+        printf("| attention: %s | %.1f us | %.0f GB/s | %.0f %% of the copy's |\n", attentions[i].name, 1e6 * s, 1e-9 * (double)bytes / s,
+               100 * (double)bytes / s / t->copy_bytes);
+    else {
+        const double pairs = attentions[i].causal ? 0.5 * (double)n_tokens * (double)(n_tokens + 1) : (double)n_tokens * (double)n_keys;
+        printf("| attention: %s | %.1f us | %.1f TFLOPS | |\n", attentions[i].name, 1e6 * s,
+               4e-12 * pairs * (double)n_sequences * (double)width / s);
+    }
+    void *const all[] = {a.qkv, (void *)(uintptr_t)a.tokens, a.cache.k, a.cache.v, a.cache.k_scale, a.cache.v_scale, a.out.f, a.out.q, a.out.scale,
+                         counters, a.parts};
+    for (size_t k = 0; k < ZQ_LEN(all); k++) t->plugin->free(t->queue, all[k]);
     fflush(stdout);
 }
 
@@ -186,6 +296,7 @@ int bench_device(const struct zq_plugin *plugin, struct zq_queue *queue)
     printf("\n| operator | time | rate | |\n|---|---|---|---|\n");
     bench_copy(&t);
     for (size_t i = 0; i < ZQ_LEN(shapes); i++) bench_product(&t, i);
+    for (size_t i = 0; i < ZQ_LEN(attentions); i++) bench_attention(&t, i);
     const char *failure = plugin->finish(queue);
     if (failure) fprintf(stderr, "zqcheck: %s\n", failure);
     return failure != NULL;

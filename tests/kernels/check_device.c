@@ -235,7 +235,9 @@ static void check_product(struct device *d, const struct product_case *s)
     p.out = place(d, got, n_out * sizeof(float));
     p.residual = residual ? p.out : NULL;
     w.packed = place(d, packed(c, ours, w, values, scales), ours->packed_bytes(&w));
+    d->plugin->prefer(d->queue, (enum zq_device_kernel)check_random(c, 4));
     d->plugin->product(d->queue, &p, s->format);
+    d->plugin->prefer(d->queue, ZQ_KERNEL_BY_TABLE);
     fetch(d);
     check_same_floats(c, got, want, n_out, "out");
     if (c->failed)

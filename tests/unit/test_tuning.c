@@ -1,0 +1,145 @@
+/* Tuning tables: what is written is read; what is damaged or from another version is no harm; which kernel a product takes by them, and what is
+ * measured, with a device that only keeps time. */
+#include "base/alloc.h"
+#include "base/file.h"
+#include "cuda/tune.h"
+
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "scratch.h"
+
+static zq_error error_text;
+
+static void a_table_is_read_as_written(void **state)
+{
+    (void)state;
+    char path[4096], *text = NULL;
+    snprintf(path, sizeof path, "%s", scratch_path("table.txt"));
+    struct zq_tuning t = {0}, back;
+    const struct zq_tuned items[] = {{ZQ_DEVICE_W8A8, 3072, 768, 0, 128, ZQ_KERNEL_WIDE}, {ZQ_DEVICE_W4A8, 64, 256, 128, 8, ZQ_KERNEL_SMALL},
+                                     {ZQ_DEVICE_W8A8, 3072, 768, 0, 256, ZQ_KERNEL_CUTLASS}};
+    for (size_t i = 0; i < 3; i++) assert_int_equal(zq_tuning_put(&t, items[i], &error_text), ZQ_OK);
+    struct zq_tuned again = items[0];
+    again.kernel = ZQ_KERNEL_SMALL;
+    assert_int_equal(zq_tuning_put(&t, again, &error_text), ZQ_OK);
+    assert_int_equal(t.n, 3);
+    assert_int_equal(zq_tuning_write(&t, path, &error_text), ZQ_OK);
+    assert_int_equal(zq_file_read(&text, NULL, path, 1 << 20, &error_text), ZQ_OK);
+    assert_string_equal(text, "zeroquant tuning 1\nw8a8 rows 3072 columns 768 group 0 tokens 128 kernel small\n"
+                              "w4a8 rows 64 columns 256 group 128 tokens 8 kernel small\n"
+                              "w8a8 rows 3072 columns 768 group 0 tokens 256 kernel cutlass\n");
+    assert_int_equal(zq_tuning_parse(&back, text, path, &error_text), ZQ_OK);
+    assert_int_equal(back.n, 3);
+    assert_memory_equal(back.items, t.items, 3 * sizeof *t.items);
+    zq_free(text);
+    zq_tuning_free(&t);
+    zq_tuning_free(&back);
+}
+
+static void damaged_tables_are_refused_whole(void **state)
+{
+    (void)state;
+    static const char good[] = "w8a8 rows 3072 columns 768 group 0 tokens 128 kernel wide\n";
+    static const char *const bad[] = {"", "zeroquant tuning 2\n", "zeroquant tuning 1",
+                                      "zeroquant tuning 1\n%sw8a8 rows 3072 columns 768 group 0 tok",
+                                      "zeroquant tuning 1\n%sw8a8 rows 0 columns 768 group 0 tokens 8 kernel wide\n", "zeroquant tuning 1\n%s\n",
+                                      "zeroquant tuning 1\n%sw8a8 rows 3072 columns 768 group 0 tokens 128 kernel wide and more\n",
+                                      "zeroquant tuning 1\n%sw8a8 rows 99999999999 columns 768 group 0 tokens 128 kernel wide\n"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char text[400];
+        struct zq_tuning t;
+        snprintf(text, sizeof text, bad[i], good);
+        if (zq_tuning_parse(&t, text, "table.txt", &error_text) != ZQ_EFORMAT) fail_msg("taken: %s", text);
+        assert_int_equal(t.n, 0);
+        assert_null(t.items);
+        assert_non_null(strstr(error_text.message, "table.txt"));
+    }
+}
+
+static void what_another_version_knows_is_passed_over(void **state)
+{
+    (void)state;
+    struct zq_tuning t;
+    static const char text[] = "zeroquant tuning 1\nw8a8 rows 8 columns 8 group 0 tokens 8 kernel wgmma\n"
+                               "w2a8 rows 8 columns 8 group 0 tokens 8 kernel wide\nw4a8 rows 8 columns 8 group 0 tokens 8 kernel wide\n";
+    assert_int_equal(zq_tuning_parse(&t, text, "x", &error_text), ZQ_OK);
+    assert_int_equal(t.n, 1);
+    assert_int_equal(t.items[0].format, ZQ_DEVICE_W4A8);
+    zq_tuning_free(&t);
+}
+
+static void the_cache_folder_is_the_users(void **state)
+{
+    (void)state;
+    char want[4200];
+    setenv("XDG_CACHE_HOME", scratch_dir, 1);
+    char *path = zq_tuning_path("NVIDIA H200, compute capability 9.0", true);
+    snprintf(want, sizeof want, "%s/zeroquant/tuning-nvidia-h200.txt", scratch_dir);
+    assert_string_equal(path, want);
+    assert_int_equal(zq_file_write(path, "zeroquant tuning 1\n", 19, &error_text), ZQ_OK); /* its folder was made */
+    zq_free(path);
+    setenv("XDG_CACHE_HOME", "not/absolute", 1);
+    setenv("HOME", "/home/someone", 1);
+    path = zq_tuning_path("x/../y", false);
+    assert_string_equal(path, "/home/someone/.cache/zeroquant/tuning-x----y.txt");
+    zq_free(path);
+    unsetenv("HOME");
+    assert_null(zq_tuning_path("x", false));
+}
+
+/* ---- a device that keeps time: products take what their kernel takes */
+
+static enum zq_device_kernel preferred;
+static double clock_ms;
+static void note_prefer(struct zq_queue *q, enum zq_device_kernel k) { (void)q, preferred = k; }
+static void run_product(struct zq_queue *q, const struct zq_product *p, enum zq_device_format format)
+{
+    (void)q, (void)format;
+    clock_ms += preferred == ZQ_KERNEL_SMALL ? 0.1 * (double)p->n_tokens : preferred == ZQ_KERNEL_WIDE ? 3 : 1.5 + 0.01 * (double)p->n_tokens;
+}
+static void start_clock(struct zq_queue *q) { (void)q, clock_ms = 0; }
+static double read_clock(struct zq_queue *q) { return (void)q, clock_ms; }
+static void *take(struct zq_queue *q, size_t n) { return (void)q, malloc(n); }
+static void drop(struct zq_queue *q, void *p) { (void)q, free(p); }
+
+static void the_fastest_kernel_wins(void **state)
+{
+    (void)state;
+    struct zq_plugin plugin = {.cutlass = true, .prefer = note_prefer, .product = run_product, .start_clock = start_clock, .read_clock = read_clock,
+                               .alloc = take, .free = drop};
+    const struct zq_matrix w = {.n_rows = 32, .n_cols = 48, .dtype = ZQ_I8};
+    struct zq_tuning t = {0};
+    assert_int_equal(zq_tune_matrix(&t, &plugin, NULL, &w, ZQ_DEVICE_W8A8, 256, &error_text), ZQ_OK);
+    assert_int_equal(t.n, 6);
+    for (size_t i = 0; i < t.n; i++) {
+        const uint32_t n = t.items[i].n_tokens;
+        assert_int_equal(n, 8u << i);
+        assert_int_equal(t.items[i].kernel, n <= 16 ? ZQ_KERNEL_SMALL : n <= 128 ? ZQ_KERNEL_CUTLASS : ZQ_KERNEL_WIDE);
+    }
+    assert_int_equal(preferred, ZQ_KERNEL_BY_TABLE);
+    assert_int_equal(zq_tune_matrix(&t, &plugin, NULL, &w, ZQ_DEVICE_W4A8, 8, &error_text), ZQ_OK); /* which CUTLASS does not serve */
+    assert_int_equal(t.items[6].kernel, ZQ_KERNEL_SMALL);
+    zq_tuning_free(&t);
+    plugin.simulated = true;
+    assert_int_equal(zq_tune_matrix(&t, &plugin, NULL, &w, ZQ_DEVICE_W8A8, 256, &error_text), ZQ_OK);
+    assert_int_equal(t.n, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_table_is_read_as_written),
+        cmocka_unit_test(damaged_tables_are_refused_whole),
+        cmocka_unit_test(what_another_version_knows_is_passed_over),
+        cmocka_unit_test(the_cache_folder_is_the_users),
+        cmocka_unit_test(the_fastest_kernel_wins),
+    };
+    return cmocka_run_group_tests(tests, scratch_open, scratch_close);
+}
