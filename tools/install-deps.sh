@@ -31,5 +31,13 @@ else
 fi
 echo "installing:$missing"
 $sudo apt-get update -q
+# an Ubuntu that debootstrap made knows the section main only; most of these are in universe
+. /etc/os-release
+if [ "$ID" = ubuntu ] && ! apt-cache show libutf8proc-dev > /dev/null 2>&1; then
+    mirror=$(sed -n 's/^deb \(\[[^]]*\] \)\{0,1\}\([^ ]*\) .*main.*/\2/p' /etc/apt/sources.list | head -n 1)
+    echo "adding the section universe of ${mirror:=http://archive.ubuntu.com/ubuntu} to /etc/apt/sources.list.d/universe.list"
+    echo "deb $mirror $VERSION_CODENAME universe" | $sudo tee /etc/apt/sources.list.d/universe.list > /dev/null
+    $sudo apt-get update -q
+fi
 # shellcheck disable=SC2086 # a list of words
 $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing
