@@ -52,7 +52,7 @@ zq_status zq_lesson_settle(struct zq_lesson_settings *out, const zq_quantize_opt
     out->solve = (struct zq_solve_options){.n_iterations = either(o->iterations, encoder ? m->encoder_iterations : 0, m->n_iterations),
                                            .batch = either(o->batch, encoder ? m->encoder_batch : 0, m->batch),
                                            .rate = o->rate < 0 ? 0 : o->rate > 0 ? (double)o->rate : m->rate,
-                                           .holdout = holdout, .seed = o->seed};
+                                           .holdout = holdout, .seed = o->seed, .chance = zq_samples_chance(out->data, config->kind)};
     if (out->solve.batch > out->n) out->solve.batch = out->n;
     out->budget_s = 60 * (double)o->time_budget;
     if (o->time_budget < 0) return zq_fail(err, ZQ_EINVAL, "a time budget of %g minutes", (double)o->time_budget);

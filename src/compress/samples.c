@@ -112,6 +112,19 @@ zq_status zq_samples_identity(json_t **out, const char *text, zq_error *err)
     return st;
 }
 
+double zq_samples_chance(const char *text, enum zq_model_kind kind)
+{
+    struct sources sources;
+    const bool speechless = kind != ZQ_DECODER && kind != ZQ_ENCODER_MLM;
+    double chance = 0;
+    if (parse(&sources, text, NULL)) return 0;
+    for (size_t i = 0; i < sources.n; i++) {
+        const struct source *s = &sources.items[i];
+        if (s->kind == FROM_CHANCE || (s->kind == FROM_SELF && speechless)) chance += s->weight / sources.weight;
+    }
+    return chance;
+}
+
 /* ---- what writing costs ------------------------------------------------------------------------------------------- */
 
 /* Keys and values of one sequence. */

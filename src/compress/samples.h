@@ -31,6 +31,9 @@ uint64_t zq_samples_bytes(const struct zq_config *config, const struct zq_sample
  * list, ZQ_EIO for a file that cannot be read. */
 zq_status zq_samples_identity(json_t **out, const char *sources, zq_error *err);
 
+/* The share of samples that are random ids, those that `self` gives of an encoder without a head for masks among them. 0 for a malformed list. */
+double zq_samples_chance(const char *sources, enum zq_model_kind kind);
+
 /* Fills ids [n, length]; the same for any number of threads. Encoders get their special tokens at both ends. ZQ_EINVAL for a text
  * of fewer ids than one sample; ZQ_EUNSUPPORTED for a text without a tokenizer. */
 zq_status zq_samples_make(int32_t *ids, const struct zq_sample_request *request, const zq_model *model, zq_error *err);

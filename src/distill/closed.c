@@ -134,14 +134,24 @@ static void collect(struct stage *g, const float *x, size_t n)
     g->n_tokens += s->n_tokens;
 }
 
-/* t = (1 - mix) W H + mix (sum of y x^T, about the means) + mix * added * W */
+/* Row i of W times the inputs' mean. */
+static double of_mean(const struct stage *g, const struct zq_student_linear *l, size_t i)
+{
+    double y = 0;
+    for (size_t j = 0; j < l->n_cols; j++) y += (double)l->w[i * l->n_cols + j] * g->gram.mean[j];
+    return y;
+}
+
+/* t = (1 - mix) W H + mix (sum of y x^T, about the means) + mix * added * W. Along what H holds of the mean, W is wanted, too: the bias makes up
+ * for the rest. */
 static void finish_target(struct stage *g, int r, float added)
 {
     const struct zq_student_linear *l = &g->s->linear[r];
     const float mix = (float)g->options->mix;
     for (size_t i = 0; i < l->n_rows; i++) {
         g->mean_y[r][i] /= (double)g->n_tokens;
-        const double shift = g->biased ? (double)g->n_tokens * g->mean_y[r][i] : 0;
+        const double held = g->biased && g->options->hold > 0 ? g->options->hold * of_mean(g, l, i) : 0;
+        const double shift = g->biased ? (double)g->n_tokens * (g->mean_y[r][i] - held) : 0;
         float *t = g->t[r] + i * l->n_cols;
         for (size_t j = 0; j < l->n_cols; j++) t[j] = mix * (t[j] - (float)(shift * g->gram.mean[j]) + added * l->w[i * l->n_cols + j]);
     }
@@ -158,7 +168,7 @@ static void finish_cross(struct stage *g, float added)
     const float mix = (float)g->options->mix;
     for (size_t i = 0; i < n; i++) {
         g->mean_x[i] /= (double)g->n_tokens;
-        const double shift = g->biased ? (double)g->n_tokens * g->mean_x[i] : 0;
+        const double shift = g->biased ? (double)g->n_tokens * (g->mean_x[i] - g->options->hold * g->gram.mean[i]) : 0;
         float *row = g->cross + i * n;
         for (size_t j = 0; j < n; j++)
             row[j] = mix * (row[j] - (float)(shift * g->gram.mean[j]) + (i == j ? added : 0)) + (1 - mix) * g->gram.h[i * n + j];
@@ -271,7 +281,7 @@ static zq_status solve_stage(struct stage *g, struct zq_solution *solution, zq_e
         zq_keeper_drop(&d->keeper, d->teacher_x + i * n_values, count * n_values);
         zq_keeper_drop(&d->keeper, d->student_x + i * n_values, count * n_values);
     }
-    const float added = zq_gram_finish(&g->gram, g->n_tokens, g->biased, g->options->damp);
+    const float added = zq_gram_finish(&g->gram, g->n_tokens, g->biased ? 1 - g->options->hold : 0, g->options->damp);
     if (g->cross) finish_cross(g, added);
     for (int r = 0; r < ZQ_N_LINEARS; r++)
         if (has(g, r)) (g->cross ? map_cross(g, r) : finish_target(g, r, added));

@@ -8,9 +8,10 @@ struct zq_closed_options {
     double mix;   /* what a map should give: 0: what the original map gives for the student's input .. 1: for the teacher's */
     double carry; /* share of the residual stream's error that the maps which add to the stream should make up for */
     double damp;  /* share of the mean of H's diagonal that is added to it, pulling codes to the original weights */
+    double hold;  /* share of the mean of the inputs that stays in H, where a bias can make up for all of it: pulls as damp does, along the mean */
     int n_sweeps; /* of coordinate descent, at most */
     bool published; /* GPTQ as published: moments of the original block's float inputs, scales as the solution has them; biases stay.
-                     * mix, carry and n_sweeps are 0 */
+                     * mix, carry, hold and n_sweeps are 0 */
 };
 
 /* Leaves codes, scales and `fake` of the quantized maps, and in biases [n_rows] (NULL where a map has none; they come as copies of

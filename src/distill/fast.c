@@ -132,10 +132,13 @@ static void exchange_biases(struct work *w)
     }
 }
 
-static zq_status solve(struct work *w, struct zq_solution *solution, zq_error *err)
+/* Random ids give other moments than texts, and hold-out samples that are as random do not tell: damping bounds how far they are followed, and
+ * above all a bias must not undo what codes do to a mean that texts do not have. On an encoder of sentences, W4/8A8, random ids left 324 % of
+ * the error of round to nearest without these, 32 % with them; on decoders without and with biases 84 -> 73 % and 24 -> 43 %. */
+static zq_status solve(struct work *w, double chance, struct zq_solution *solution, zq_error *err)
 {
     /* mix and carry of one half: with all of the teacher's term the few samples are followed too closely */
-    static const struct zq_closed_options options = {.mix = 0.5, .carry = 0.5, .damp = 0.01, .n_sweeps = 10};
+    const struct zq_closed_options options = {.mix = 0.5, .carry = 0.5, .damp = 0.01 + 0.39 * chance, .hold = 0.01 * chance, .n_sweeps = 10};
     struct zq_student *s = w->s;
     zq_status st = zq_solution_round(solution, s, err);
     if (st) return st;
@@ -160,7 +163,7 @@ zq_status zq_solve_fast(struct zq_student *s, const struct zq_solve_samples *sam
     struct work w = {.s = s, .samples = samples};
     zq_status st = zq_solve_check(s, samples, err);
     if (st) return st;
-    st = take(&w) ? solve(&w, solution, err) : zq_fail(err, ZQ_ENOMEM, "no memory to solve a block");
+    st = take(&w) ? solve(&w, options->chance, solution, err) : zq_fail(err, ZQ_ENOMEM, "no memory to solve a block");
     give(&w);
     if (!st && options->tick) st = options->tick(options->user, err);
     return st;

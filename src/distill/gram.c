@@ -38,17 +38,17 @@ void zq_gram_add(struct zq_gram *g, const float *x, size_t n_tokens)
 
 struct mirror_work {
     struct zq_gram *g;
-    double n_tokens; /* 0: not about the mean */
+    double n_mean; /* products of the mean to take out */
 };
 
-/* Rows of the upper triangle about the mean. */
+/* Rows of the upper triangle without so much of the mean. */
 ZQ_CLONES static void centre_range(void *work, size_t begin, size_t end, int thread)
 {
     (void)thread;
     const struct mirror_work *w = work;
     const struct zq_gram *g = w->g;
     for (size_t i = begin; i < end; i++)
-        for (size_t j = i; j < g->n; j++) g->h[i * g->n + j] -= (float)(w->n_tokens * g->mean[i] * g->mean[j]);
+        for (size_t j = i; j < g->n; j++) g->h[i * g->n + j] -= (float)(w->n_mean * g->mean[i] * g->mean[j]);
 }
 
 /* Lower triangle from the upper one, tile by tile. */
@@ -62,11 +62,11 @@ static void mirror_range(void *work, size_t begin, size_t end, int thread)
             for (size_t j = j0; j < j0 + TILE && j < i; j++) g->h[i * g->n + j] = g->h[j * g->n + i];
 }
 
-float zq_gram_finish(struct zq_gram *g, size_t n_tokens, bool centre, double damp)
+float zq_gram_finish(struct zq_gram *g, size_t n_tokens, double centre, double damp)
 {
-    struct mirror_work work = {g, (double)n_tokens};
+    struct mirror_work work = {g, centre * (double)n_tokens};
     for (size_t i = 0; i < g->n; i++) g->mean[i] /= (double)n_tokens;
-    if (centre) zq_parallel(g->n_threads, g->n, 8, centre_range, &work);
+    if (centre > 0) zq_parallel(g->n_threads, g->n, 8, centre_range, &work);
     double trace = 0;
     for (size_t i = 0; i < g->n; i++) trace += g->h[i * g->n + i];
     const float added = trace > 0 ? (float)(damp * trace / (double)g->n) : 1;

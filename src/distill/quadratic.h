@@ -20,9 +20,9 @@ struct zq_gram {
 
 /* Adds tokens x [n_tokens, n] to the upper triangle, the diagonal among it, and to mean. */
 void zq_gram_add(struct zq_gram *g, const float *x, size_t n_tokens);
-/* Ends the sums: makes `mean` a mean; with `centre` the moments become those about the mean; adds damp * (mean of the diagonal) to
- * the diagonal, copies it to diag and mirrors the triangle. Returns what was added; 1 where all inputs are 0. */
-float zq_gram_finish(struct zq_gram *g, size_t n_tokens, bool centre, double damp);
+/* Ends the sums: makes `mean` a mean; takes the share `centre` of it out of the moments (1: they become those about the mean); adds
+ * damp * (mean of the diagonal) to the diagonal, copies it to diag and mirrors the triangle. Returns what was added; 1 where all inputs are 0. */
+float zq_gram_finish(struct zq_gram *g, size_t n_tokens, double centre, double damp);
 /* out [n_rows, n] = w [n_rows, n] H, while the matrix is not factored. */
 void zq_gram_multiply(const struct zq_gram *g, const float *w, size_t n_rows, float *out);
 /* Puts L in place. false: the matrix is not positive definite in this precision. */

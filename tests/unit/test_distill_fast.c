@@ -10,6 +10,7 @@
 
 #include "base/alloc.h"
 #include "base/rng.h"
+#include "distill/closed.h"
 #include "distill/quadratic.h"
 #include "distill/smooth.h"
 #include "distill/solve.h"
@@ -341,6 +342,35 @@ static void test_never_worse(void **state)
     }
 }
 
+/* The sum of squares by which biases move where codes leave the mean to them but for a share. */
+static double moved(const char *family, double hold)
+{
+    const struct zq_closed_options o = {.mix = 0.5, .damp = 0.01, .hold = hold, .n_sweeps = 10};
+    struct lesson *l = open_lesson(family, "w4a8,channel", 2);
+    float biases[ZQ_N_LINEARS][256], *to[ZQ_N_LINEARS] = {0};
+    double sum = 0;
+    for (int r = 0; r < ZQ_N_LINEARS; r++) {
+        if (!l->s->linear[r].n_rows) continue;
+        to[r] = memcpy(biases[r], l->s->linear[r].bias, l->s->linear[r].n_rows * sizeof(float));
+    }
+    for (size_t i = 0; i < VALUES; i++) l->x[i] += i % 3 ? 1 : -1;
+    assert_int_equal(zq_closed_run(l->s, &l->samples, &o, to, &l->solution, NULL), ZQ_OK);
+    for (int r = 0; r < ZQ_N_LINEARS; r++)
+        for (size_t i = 0; i < l->s->linear[r].n_rows; i++) sum += pow(to[r][i] - l->s->linear[r].bias[i], 2);
+    close_lesson(l);
+    return sum;
+}
+
+/* Codes that have to serve the mean themselves leave little of it to biases. */
+static void test_hold(void **state)
+{
+    (void)state;
+    for (size_t f = 1; f < ZQ_LEN(families); f++) {
+        const double left = moved(families[f], 0), held = moved(families[f], 1);
+        if (!(held < 0.5 * left)) fail_msg("%s: %g to %g", families[f], left, held);
+    }
+}
+
 /* ---- training after it ------------------------------------------------------------------------------------------------- */
 
 static const struct zq_solve_options training = {.n_iterations = 100, .rate = 4e-3, .batch = BATCH, .holdout = 0.1, .seed = 3};
@@ -583,7 +613,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_factor), cmocka_unit_test(test_gptq), cmocka_unit_test(test_descent), cmocka_unit_test(test_monotone),
-        cmocka_unit_test(test_smoothing), cmocka_unit_test(test_blocks), cmocka_unit_test(test_never_worse), cmocka_unit_test(test_full),
+        cmocka_unit_test(test_smoothing), cmocka_unit_test(test_blocks), cmocka_unit_test(test_never_worse), cmocka_unit_test(test_hold),
+        cmocka_unit_test(test_full),
         cmocka_unit_test(test_full_never_worse), cmocka_unit_test(test_gptq_alone),
         cmocka_unit_test(test_awq_alone), cmocka_unit_test(test_threads), cmocka_unit_test(test_no_memory),
     };

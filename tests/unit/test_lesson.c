@@ -51,6 +51,15 @@ static void assert_close(const float *got, const float *want, size_t n, double b
     if (!(sqrt(error / norm) < bound)) fail_msg("off by %g of the norm, the bound is %g", sqrt(error / norm), bound);
 }
 
+static void test_chance(void **state)
+{
+    (void)state;
+    assert_true(zq_samples_chance("self", ZQ_DECODER) == 0 && zq_samples_chance("random", ZQ_DECODER) == 1);
+    assert_true(zq_samples_chance("a.txt:3,random,b.txt:2,self:2", ZQ_DECODER) == 0.125);
+    assert_true(zq_samples_chance("a.txt,self:3", ZQ_ENCODER) == 0.75 && zq_samples_chance("self", ZQ_ENCODER_CLASSIFY) == 1);
+    assert_true(zq_samples_chance("self", ZQ_ENCODER_MLM) == 0 && zq_samples_chance("self:-1", ZQ_DECODER) == 0);
+}
+
 /* Through one block: the teacher's stream is the original model's, the student's that of the directory that is written. */
 static void streams_are_what_the_models_compute(const struct shape *shape, const char *name)
 {
@@ -181,7 +190,7 @@ static int open_in_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(streams_of_llama),
+        cmocka_unit_test(test_chance), cmocka_unit_test(streams_of_llama),
         cmocka_unit_test(streams_of_gpt2),
         cmocka_unit_test(damaged_streams_are_refused),
         cmocka_unit_test(sources_are_shared_by_weight),
