@@ -113,7 +113,7 @@ study() {
 
 methods=(off gptq awq paper fast full)
 # The paper's rate is tried with four others. Fewer steps of fewer tokens than its defaults (encoders 100 of 32 x 128, decoders 400 of 8 x 512):
-# those take a quarter of an hour for each table, and on these models more steps at the rate that 20 steps found best were worse.
+# those take a quarter of an hour for each table.
 paper_stories=(--lr auto --samples 64 --length 128 --iters 100)
 paper_novels=("${paper_stories[@]}")
 paper_encoder=(--lr auto --samples 128 --length 64 --iters 100 --batch 16)

@@ -67,7 +67,7 @@ write_targets() {
 
 write_parts() {
     local scheme key name
-    echo "| | $(for key in "$@"; do printf ' %s, naive | %s, ours |' "${key#*:}" "${key#*:}"; done)"
+    echo "| | $(for key in "$@"; do printf '%s, naive | %s, ours | ' "${key#*:}" "${key#*:}"; done)"
     echo "|---|$(for key in "$@"; do printf -- '---|---|'; done)"
     for scheme in w8a16 w16a8 w8a8 w4/8a16; do
         printf '| %s |' "${scheme^^}"
@@ -135,7 +135,7 @@ have() { compgen -G "$work/$1.row" > /dev/null; }
 
 write_what_hurts() {
     local parts=(novels:gpt2-novels)
-    [ -z "$encoder" ] || parts=(encoder:encoder novels:gpt2-novels)
+    if have "encoder-naive-w8a8"; then parts=(encoder:encoder novels:gpt2-novels); fi
     echo
     echo "## What hurts: weights or activations"
     prose << TEXT
@@ -153,7 +153,7 @@ write_ablations() {
 One scale for each matrix and static activations; groups of rows (with percentile); a scale for each token; distillation. The first five rows are
 simulated, the others are directories.
 TEXT
-    [ -z "$encoder" ] || write_ablation encoder encoder encoder-w48
+    if have "encoder-static-*"; then write_ablation encoder encoder encoder-w48; fi
     write_ablation gpt2-novels novels novels-w48
 }
 
