@@ -67,7 +67,7 @@ write_targets() {
 
 write_parts() {
     local scheme key name
-    echo "| | $(for key in "$@"; do printf '%s, naive | %s, ours | ' "${key#*:}" "${key#*:}"; done)"
+    echo "| |$(for key in "$@"; do printf ' %s, naive | %s, ours |' "${key#*:}" "${key#*:}"; done)"
     echo "|---|$(for key in "$@"; do printf -- '---|---|'; done)"
     for scheme in w8a16 w16a8 w8a8 w4/8a16; do
         printf '| %s |' "${scheme^^}"
