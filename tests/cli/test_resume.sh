@@ -31,16 +31,25 @@ expect_code "another output" 0
 sums "$out" > "$tmp/old"
 options=(--scheme w8a8 --embeddings int8)
 
-# kill_after MS OPTION...: SIGKILL after that time; killed=1 if the run had not ended by itself
+# SIGKILL; killed=1 if the run had not ended by itself
+kill_job() {
+    kill -9 $job 2> /dev/null
+    wait $job 2> /dev/null
+    rc=$?
+    killed=$((rc == 137))
+}
+# kill_after MS OPTION...
 kill_after() {
     local ms=$1
     shift
     start "$@"
     sleep "$(printf '%d.%03d' $((ms / 1000)) $((ms % 1000)))"
-    kill -9 $job 2> /dev/null
-    wait $job 2> /dev/null
-    rc=$?
-    killed=$((rc == 137))
+    kill_job
+}
+# when the second shard is begun, the journal knows the first
+await_shard() {
+    local tries=0
+    until ls "$out.partial"/*00002* > /dev/null 2>&1 || ! kill -0 $job 2> /dev/null || [ $((tries += 1)) = 2000 ]; do sleep 0.002; done
 }
 
 RANDOM=20
@@ -50,7 +59,13 @@ if sanitized; then rounds="1 2" at_least=2; fi # what is killed where, the faste
 for round in $rounds; do
     rm -rf "$out"
     for attempt in 1 2 3; do # each continues what the one before has left
-        kill_after $((RANDOM % (span / attempt + 20))) --resume
+        if [ $attempt = 2 ]; then
+            start --resume
+            await_shard
+            kill_job
+        else
+            kill_after $((RANDOM % (span / attempt + 20))) --resume
+        fi
         n_killed=$((n_killed + killed))
         if [ $killed = 1 ] && [ -e "$out" ]; then # between its last step and its end
             sums "$out" > "$tmp/sums"
@@ -108,9 +123,7 @@ if mount -t tmpfs -o size=64m tmpfs "$tmp/disk" 2> /dev/null; then
     for resume in "" --resume; do
         rm -f "$tmp/disk/filler"
         start --threads 1 $resume
-        tries=0
-        # when the second shard is begun, the journal knows the first
-        until ls "$out.partial"/*00002* > /dev/null 2>&1 || [ $((tries += 1)) = 2000 ]; do sleep 0.002; done
+        await_shard
         kill -STOP $job
         head -c 100M /dev/zero > "$tmp/disk/filler" 2> /dev/null
         kill -CONT $job
