@@ -32,6 +32,7 @@ enum { BLAS_PLANS = 128, BLAS_WORKSPACE = 32 << 20, SIDE_CODES = 100 };
 
 struct zq_blas {
     void *library;
+    bool complete, tried; /* all functions were found; handle and workspace were asked for */
     cublasLtHandle_t handle;
     void *workspace;
     decltype(&cublasLtCreate) create;
@@ -83,16 +84,28 @@ static void forget_plan(struct zq_blas *b, struct blas_plan *p)
     memset(p, 0, sizeof *p);
 }
 
-/* The library of this queue; it stays without a handle where there is none. */
-static struct zq_blas *opened(struct zq_queue *queue)
+/* The library of this queue, whose `complete` says whether it is there. Takes nothing of the device: whoever only asks pays for no product. */
+static struct zq_blas *loaded(struct zq_queue *queue)
 {
     if (queue->blas) return queue->blas;
     struct zq_blas *b = queue->blas = (struct zq_blas *)calloc(1, sizeof *b);
     if (!b) return NULL;
     b->library = dlopen(LIBRARY(CUBLAS_VER_MAJOR), RTLD_NOW | RTLD_LOCAL);
     if (!b->library) b->library = dlopen("libcublasLt.so", RTLD_NOW | RTLD_LOCAL);
-    if (!b->library || !load_names(b) || !(b->workspace = zq_queue_alloc(queue, BLAS_WORKSPACE)) || b->create(&b->handle)) b->handle = NULL;
+    b->complete = b->library && load_names(b);
     return b;
+}
+
+/* The library with its handle and workspace, which the first product takes; NULL: there is none, or it cannot be had. */
+static struct zq_blas *opened(struct zq_queue *queue)
+{
+    struct zq_blas *b = loaded(queue);
+    if (!b || !b->complete) return NULL;
+    if (!b->tried) {
+        b->tried = true;
+        if (!(b->workspace = zq_queue_alloc(queue, BLAS_WORKSPACE)) || b->create(&b->handle)) b->handle = NULL;
+    }
+    return b->handle ? b : NULL;
 }
 
 void zq_blas_close(struct zq_queue *queue)
@@ -150,7 +163,7 @@ static struct blas_plan *plan_of(struct zq_blas *b, const struct blas_plan &want
 bool zq_blas_halves(struct zq_queue *queue, const product_args &a, int side)
 {
     struct zq_blas *b = a.h && (side == SIDE_F16 || side == SIDE_BF16) && !queue->error ? opened(queue) : NULL;
-    if (!b || !b->handle) return false;
+    if (!b) return false;
     struct blas_plan want = {};
     want.n_rows = a.n_rows, want.n_tokens = a.n_tokens, want.n_cols = a.n_cols;
     want.ld_w = a.cols, want.ld_x = a.ld_x, want.ld_out = a.ld_out, want.side = side, want.bias = a.bias != NULL;
@@ -164,7 +177,7 @@ bool zq_blas_halves(struct zq_queue *queue, const product_args &a, int side)
 int zq_blas_sums(struct zq_queue *queue, const struct zq_product *a, int32_t *sums)
 {
     struct zq_blas *b = !queue->error ? opened(queue) : NULL;
-    if (!b || !b->handle) return 1;
+    if (!b) return 1;
     struct blas_plan want = {};
     want.n_rows = (uint32_t)a->w->n_rows, want.n_tokens = (uint32_t)a->n_tokens, want.n_cols = (uint32_t)a->w->n_cols;
     want.ld_w = (uint32_t)zq_layout_cols(a->w), want.ld_x = a->ld_x, want.ld_out = a->w->n_rows, want.side = SIDE_CODES;
@@ -176,8 +189,8 @@ int zq_blas_sums(struct zq_queue *queue, const struct zq_product *a, int32_t *su
 
 bool zq_blas_there(struct zq_queue *queue)
 {
-    const struct zq_blas *b = opened(queue);
-    return b && b->handle;
+    const struct zq_blas *b = loaded(queue);
+    return b && b->complete;
 }
 
 #else

@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "cuda/layout.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -159,10 +160,10 @@ static zq_status tune_tokens(struct zq_tuning *t, const struct zq_plugin *plugin
 zq_status zq_tune_matrix(struct zq_tuning *t, const struct zq_plugin *plugin, struct zq_queue *queue, const struct zq_matrix *w,
                          enum zq_device_format format, size_t most_tokens, zq_error *err)
 {
-    const size_t ld_x = (w->n_cols + ZQ_DEVICE_ALIGN - 1) / ZQ_DEVICE_ALIGN * ZQ_DEVICE_ALIGN, n_scales = most_tokens;
+    const size_t ld_x = zq_layout_up(w->n_cols, ZQ_DEVICE_ALIGN);
     if (format > ZQ_DEVICE_W4A8) return ZQ_OK;
     struct zq_product p = {.w = w, .ld_x = ld_x, .ld_out = w->n_rows};
-    float *scale = plugin->alloc(queue, n_scales * sizeof *scale); /* whatever lies there: time does not depend on it */
+    float *scale = plugin->alloc(queue, most_tokens * sizeof *scale); /* whatever lies there: time does not depend on it */
     int8_t *q = plugin->alloc(queue, most_tokens * ld_x);
     p.scale = scale, p.q = q, p.out = plugin->alloc(queue, most_tokens * w->n_rows * sizeof *p.out);
     zq_status st = q && scale && p.out ? ZQ_OK : zq_fail(err, ZQ_ENOMEM, "no memory on the device to tune a product of %zu tokens", most_tokens);

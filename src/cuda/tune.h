@@ -1,5 +1,5 @@
 /* Which kernel a product of many tokens takes on a device: a table of shapes, measured on the device itself and kept in the user's cache
- * folder, one file a device; for shapes that are not in it the committed rules of tune.c. */
+ * folder, one file a device; for shapes that are not in it the rules of device.h. */
 #ifndef ZQ_CUDA_TUNE_H
 #define ZQ_CUDA_TUNE_H
 
