@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-enum { ZQ_PLUGIN_VERSION = 7 };
+enum { ZQ_PLUGIN_VERSION = 8 };
 
 /* Row stride of INT8 activations on a device, and where rows of codes begin: multiples of this many bytes. */
 enum { ZQ_DEVICE_ALIGN = 16 };
@@ -22,9 +22,10 @@ enum { ZQ_DEVICE_ALIGN = 16 };
 /* Which slot of the kernel table a matrix was packed for. */
 enum zq_device_format { ZQ_DEVICE_W8A8, ZQ_DEVICE_W4A8, ZQ_DEVICE_W8A16, ZQ_DEVICE_W4A16, ZQ_DEVICE_FLOAT };
 
-/* Kernels for INT8 products of many tokens. They give the same bits. SMALL: tiles of 32 tokens and 64 rows; WIDE: of 128 and 128; CUTLASS: W8A8
- * without groups and residual, where the plug-in was built with it. Where one cannot serve, the rule does: WIDE for more than 128 tokens. */
-enum zq_device_kernel { ZQ_KERNEL_BY_TABLE, ZQ_KERNEL_SMALL, ZQ_KERNEL_WIDE, ZQ_KERNEL_CUTLASS };
+/* Kernels for INT8 products of many tokens. They give the same bits. SMALL: tiles of 32 tokens and 64 rows; WIDE: of 128 and 128; HOPPER: wgmma,
+ * tiles of 128 and 128, K-groups of multiples of 64 columns, on devices of compute capability 9.0; CUTLASS: W8A8 without groups and residual, where
+ * the plug-in was built with it. Where one cannot serve, the rule does: WIDE for more than 128 tokens. */
+enum zq_device_kernel { ZQ_KERNEL_BY_TABLE, ZQ_KERNEL_SMALL, ZQ_KERNEL_WIDE, ZQ_KERNEL_HOPPER, ZQ_KERNEL_CUTLASS, ZQ_N_DEVICE_KERNELS };
 
 /* What is known to be fastest for a shape, up to so many tokens; cuda/tune.h. */
 struct zq_tuned {
@@ -138,7 +139,6 @@ struct zq_device_sample {
 struct zq_plugin {
     unsigned version;     /* ZQ_PLUGIN_VERSION */
     bool simulated;
-    bool cutlass;         /* built with ZQ_KERNEL_CUTLASS */
 
     /* Device `index`; 0 and *queue, or nonzero and a sentence in why [n_why]. seed: of the simulator's orders; 0: a fresh one. */
     int (*open)(struct zq_queue **queue, int index, uint64_t seed, char *why, size_t n_why);
@@ -169,6 +169,8 @@ struct zq_plugin {
     /* The INT32 sums [n_tokens, n_rows] of a product in W8A8 without K-groups by the vendor's library (cuBLASLt), which is a witness that owes
      * nothing to this code: for checks. Nonzero, and nothing is queued: it is not there or refuses. */
     int (*sums)(struct zq_queue *queue, const struct zq_product *a, int32_t *sums);
+    /* Whether a kernel for many tokens serves on this device, INT8 products by w packed for this format. */
+    bool (*serves)(struct zq_queue *queue, enum zq_device_kernel kernel, const struct zq_matrix *w, enum zq_device_format format);
     /* From now on this kernel for products of many tokens, or (BY_TABLE, as at first) the one that the table has for the shape and the fewest
      * tokens that are not below; then the rule. The table stays the caller's. */
     void (*prefer)(struct zq_queue *queue, enum zq_device_kernel kernel);

@@ -10,6 +10,7 @@ template <int BITS, bool GROUPED> static void run(struct zq_queue *queue, const 
 
 void zq_launch_gemm(struct zq_queue *queue, const product_args &a, int bits, bool grouped, enum zq_device_kernel kernel)
 {
+    if (kernel == ZQ_KERNEL_HOPPER && zq_hopper_product(queue, a, bits, grouped)) return;
     if (kernel == ZQ_KERNEL_CUTLASS && bits == 8 && !grouped && zq_cutlass_product(queue, a)) return;
     const bool wide = kernel == ZQ_KERNEL_WIDE || (kernel != ZQ_KERNEL_SMALL && a.n_tokens > 128);
     if (bits == 8 && grouped) run<8, true>(queue, a, wide);

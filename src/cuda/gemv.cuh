@@ -28,13 +28,23 @@ struct product_args {
 };
 
 /* What follows the sum of a row and token. sum: of codes (no groups), or of scaled groups. */
-template <bool GROUPED> DEVICE void finish_product(const product_args &a, uint32_t token, uint32_t row, float sum, float token_scale)
+struct row_terms {
+    float scale, bias;
+};
+template <bool GROUPED> DEVICE row_terms terms_of_row(const product_args &a, uint32_t row)
 {
-    const float bias = a.bias ? a.bias[row] : 0.0f;
+    return row_terms{GROUPED ? 1.0f : a.w_scale[row], a.bias ? a.bias[row] : 0.0f};
+}
+template <bool GROUPED> DEVICE void finish_sum(const product_args &a, uint32_t token, uint32_t row, float sum, float token_scale, row_terms of)
+{
     const size_t at = token * a.ld_out + row;
-    float y = GROUPED ? fma_rn(sum, token_scale, bias) : fma_rn(sum, mul(token_scale, a.w_scale[row]), bias);
+    float y = fma_rn(sum, GROUPED ? token_scale : mul(token_scale, of.scale), of.bias);
     if (a.residual) y = add(y, a.residual[at]);
     a.out[at] = y;
+}
+template <bool GROUPED> DEVICE void finish_product(const product_args &a, uint32_t token, uint32_t row, float sum, float token_scale)
+{
+    finish_sum<GROUPED>(a, token, row, sum, token_scale, terms_of_row<GROUPED>(a, row));
 }
 
 /* Column c of a padded row in the unpadded one; n_cols where it is padding. */

@@ -14,6 +14,20 @@ static void run_float(struct zq_queue *queue, product_args args, const struct zq
     if (!zq_blas_halves(queue, args, side)) zq_launch_float(queue, args, side);
 }
 
+/* Groups that were padded go to the kernel of few tokens. */
+static bool is_padded(const struct zq_matrix *w)
+{
+    return w->k_group && zq_layout_step(w) != zq_layout_group(w) && zq_layout_step(w) != zq_layout_cols(w);
+}
+
+static bool serves(struct zq_queue *queue, enum zq_device_kernel kernel, const struct zq_matrix *w, enum zq_device_format format)
+{
+    if (format > ZQ_DEVICE_W4A8 || is_padded(w)) return false;
+    if (kernel == ZQ_KERNEL_HOPPER) return zq_hopper_serves(queue) && (!w->k_group || zq_hopper_groups(zq_layout_step(w), zq_layout_cols(w)));
+    if (kernel == ZQ_KERNEL_CUTLASS) return zq_cutlass_built() && format == ZQ_DEVICE_W8A8 && !w->k_group;
+    return true;
+}
+
 static void prefer(struct zq_queue *queue, enum zq_device_kernel kernel) { queue->kernels.preferred = kernel; }
 static void use_table(struct zq_queue *queue, const struct zq_tuned *items, size_t n)
 {
@@ -61,8 +75,7 @@ void zq_launch_product(struct zq_queue *queue, const struct zq_product *p, enum 
     args.cols = (uint32_t)zq_layout_cols(w);
     args.w_scale = (const float *)(args.w + zq_layout_codes(w, bits));
     /* tensor cores take columns as they come; groups that were padded go through the other kernel, four tokens at a time */
-    const bool padded = args.step != args.group && w->k_group && args.step != args.cols;
-    if (args.q && args.n_tokens > 4 && !padded) {
+    if (args.q && args.n_tokens > 4 && !is_padded(w)) {
         zq_launch_gemm(queue, args, bits, w->k_group != 0, choose(queue->kernels, p, format));
         return;
     }
@@ -81,12 +94,12 @@ extern "C" __attribute__((visibility("default"))) const struct zq_plugin *zq_dev
 {
     static const struct zq_plugin plugin = {
         ZQ_PLUGIN_VERSION,
-        ZQ_SIMULATED, zq_cutlass_built(),
+        ZQ_SIMULATED,
         zq_queue_open, zq_queue_close, zq_queue_seed, zq_queue_describe,
         zq_queue_alloc, zq_queue_free, zq_queue_upload, zq_queue_download, zq_queue_copy, zq_queue_finish,
         zq_queue_start_clock, zq_queue_read_clock,
         zq_launch_norm, zq_launch_activate, zq_launch_product, zq_launch_keep, zq_launch_attend,
-        zq_launch_embed, zq_launch_gather, zq_launch_sample, zq_blas_sums, prefer, use_table,
+        zq_launch_embed, zq_launch_gather, zq_launch_sample, zq_blas_sums, serves, prefer, use_table,
         zq_queue_begin_graph, zq_queue_end_graph, zq_queue_run_graph, zq_graph_free,
     };
     return &plugin;

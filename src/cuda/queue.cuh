@@ -25,15 +25,17 @@ struct zq_queue {
     int turn;
     bool recording;
     struct zq_blas *blas; /* NULL until a product wants it */
+    void *encode_tiles;   /* of the driver, for Hopper's tiles; NULL: not there, or not yet asked for */
+    bool asked_tiles;
     struct zq_queue_kernels kernels;
     char sentence[200];
 };
 template <class A> static void launch(struct zq_queue *queue, void (*kernel)(const A), unsigned grid_x, unsigned grid_y, unsigned n_threads,
-                                      const A &args)
+                                      const A &args, unsigned dynamic_bytes = 0)
 {
     if (queue->error || !grid_x || !grid_y) return;
     void *pointers[] = {const_cast<A *>(&args)};
-    queue->error = cudaLaunchKernel((const void *)kernel, dim3(grid_x, grid_y), dim3(n_threads), pointers, 0, queue->stream);
+    queue->error = cudaLaunchKernel((const void *)kernel, dim3(grid_x, grid_y), dim3(n_threads), pointers, dynamic_bytes, queue->stream);
 }
 #else
 #define ZQ_SIMULATED true
@@ -51,8 +53,9 @@ template <class A> struct launched {
 void zq_queue_launch(struct zq_queue *queue, unsigned grid_x, unsigned grid_y, unsigned n_threads, void (*body)(const void *), const void *args,
                      size_t n_args);
 template <class A> static void launch(struct zq_queue *queue, void (*kernel)(const A), unsigned grid_x, unsigned grid_y, unsigned n_threads,
-                                      const A &args)
+                                      const A &args, unsigned dynamic_bytes = 0)
 {
+    (void)dynamic_bytes; /* the kernel says itself how many */
     const launched<A> l = {kernel, args};
     zq_queue_launch(queue, grid_x, grid_y, n_threads, launched<A>::body, &l, sizeof l);
 }
@@ -93,6 +96,11 @@ void zq_launch_gemm(struct zq_queue *queue, const struct product_args &args, int
 /* False, and nothing is queued, where CUTLASS is missing or does not serve. W8A8 without groups. */
 bool zq_cutlass_built(void);
 bool zq_cutlass_product(struct zq_queue *queue, const struct product_args &args);
+/* Hopper's wgmma: whether the device and the driver have it; whether groups of columns [.., step] of rows of so many columns are served; false,
+ * and nothing is queued, where not. */
+bool zq_hopper_serves(struct zq_queue *queue);
+bool zq_hopper_groups(size_t step, size_t cols);
+bool zq_hopper_product(struct zq_queue *queue, const struct product_args &args, int bits, bool grouped);
 void zq_launch_float(struct zq_queue *queue, const struct product_args &args, int format);
 /* cuBLASLt. halves: false, and nothing is queued, where it is missing or refuses. */
 bool zq_blas_halves(struct zq_queue *queue, const struct product_args &args, int format);

@@ -14,7 +14,8 @@
 
 static const char first_line[] = "zeroquant tuning 1\n";
 static const char *const formats[] = {[ZQ_DEVICE_W8A8] = "w8a8", [ZQ_DEVICE_W4A8] = "w4a8"};
-static const char *const kernels[] = {[ZQ_KERNEL_SMALL] = "small", [ZQ_KERNEL_WIDE] = "wide", [ZQ_KERNEL_CUTLASS] = "cutlass"};
+static const char *const kernels[] = {[ZQ_KERNEL_SMALL] = "small", [ZQ_KERNEL_WIDE] = "wide", [ZQ_KERNEL_HOPPER] = "hopper",
+                                      [ZQ_KERNEL_CUTLASS] = "cutlass"};
 
 void zq_tuning_free(struct zq_tuning *t)
 {
@@ -147,8 +148,8 @@ static zq_status tune_tokens(struct zq_tuning *t, const struct zq_plugin *plugin
     struct zq_tuned best = {.format = format, .n_rows = (uint32_t)p->w->n_rows, .n_cols = (uint32_t)p->w->n_cols,
                             .k_group = (uint32_t)p->w->k_group, .n_tokens = (uint32_t)p->n_tokens};
     double ms = 0;
-    const int last = plugin->cutlass && format == ZQ_DEVICE_W8A8 && !p->w->k_group ? ZQ_KERNEL_CUTLASS : ZQ_KERNEL_WIDE;
-    for (int k = ZQ_KERNEL_SMALL; k <= last; k++) {
+    for (int k = ZQ_KERNEL_SMALL; k < ZQ_N_DEVICE_KERNELS; k++) {
+        if (!plugin->serves(queue, (enum zq_device_kernel)k, p->w, format)) continue;
         plugin->prefer(queue, (enum zq_device_kernel)k);
         const double now = time_of(plugin, queue, p, format);
         if (now > 0 && (ms == 0 || now < ms)) ms = now, best.kernel = (enum zq_device_kernel)k;

@@ -1,6 +1,6 @@
 #!/bin/bash
-# What ptxas said of every kernel for every architecture: registers, and bytes spilled. Fails where a kernel spills, or where the
-# numbers differ from the committed table of the same release of nvcc.
+# What ptxas said of every kernel for every architecture: registers, and bytes spilled. Fails where a kernel spills, where products of wgmma
+# are made one after the other, or where the numbers differ from the committed table of the same release of nvcc.
 #     registers.sh BUILD NVCC [--write]
 set -u
 build=$1 nvcc=$2 here=$(dirname "$0")
@@ -29,6 +29,10 @@ status=0
 [ "$(wc -l <<< "$found")" -ge 80 ] || { echo "too few kernels were compiled"; status=1; }
 if awk '$NF != 0' <<< "$found" | grep .; then
     echo "the kernels above spill"
+    status=1
+fi
+if grep 'wgmma.*serialized' "$build"/src/cuda/gemm_sm90.o.txt; then
+    echo "ptxas lets no two products of wgmma overlap in the kernels above"
     status=1
 fi
 if [ ! -e "$table" ]; then

@@ -172,7 +172,7 @@ static void print_product(const struct table *t, size_t i, const char *kernel, s
 /* By the rule, and each kernel for many tokens by itself. */
 static void bench_product(struct table *t, size_t i)
 {
-    static const char *const kernels[] = {"", ", small tiles", ", wide tiles", ", CUTLASS"};
+    static const char *const kernels[] = {"", ", small tiles", ", wide tiles", ", wgmma", ", CUTLASS"};
     const size_t part = t->plugin->simulated ? SMALLER : 1;
     struct zq_matrix w = {.n_rows = shapes[i].n_rows / part, .n_cols = shapes[i].n_cols / part / 32 * 32, .k_group = shapes[i].k_group,
                           .dtype = ZQ_I8};
@@ -194,9 +194,8 @@ static void bench_product(struct table *t, size_t i)
     const bool floats = shapes[i].format == ZQ_DEVICE_W8A16;
     work.p = (struct zq_product){.n_tokens = n_tokens, .q = floats ? NULL : q, .scale = floats ? NULL : scale, .x = x, .ld_x = w.n_cols,
                                  .out = out, .ld_out = w.n_rows};
-    for (enum zq_device_kernel k = ZQ_KERNEL_BY_TABLE; k <= ZQ_KERNEL_CUTLASS; k++) {
-        const bool serves = k == ZQ_KERNEL_CUTLASS ? t->plugin->cutlass && shapes[i].format == ZQ_DEVICE_W8A8 && !w.k_group : !floats;
-        if (k != ZQ_KERNEL_BY_TABLE && (n_tokens <= 4 || !serves)) continue;
+    for (enum zq_device_kernel k = ZQ_KERNEL_BY_TABLE; k < ZQ_N_DEVICE_KERNELS; k++) {
+        if (k != ZQ_KERNEL_BY_TABLE && (n_tokens <= 4 || !t->plugin->serves(t->queue, k, &w, shapes[i].format))) continue;
         t->plugin->prefer(t->queue, k);
         const double ops = 2.0 * (double)n_tokens * (double)w.n_rows * (double)w.n_cols;
         print_product(t, i, kernels[k], n_tokens, n_bytes, ops, median(t, run_product, &work));

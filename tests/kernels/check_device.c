@@ -155,6 +155,7 @@ struct product_case {
     size_t n_rows, n_cols, k_group, n_tokens;
     enum zq_dtype dtype;
     bool float_tokens; /* INT8 products that quantize their input */
+    enum zq_device_kernel kernel; /* BY_TABLE: any */
 };
 
 static const struct zq_gemm *slot(const struct zq_kernels *k, enum zq_device_format format)
@@ -235,7 +236,7 @@ static void check_product(struct device *d, const struct product_case *s)
     p.out = place(d, got, n_out * sizeof(float));
     p.residual = residual ? p.out : NULL;
     w.packed = place(d, packed(c, ours, w, values, scales), ours->packed_bytes(&w));
-    d->plugin->prefer(d->queue, (enum zq_device_kernel)check_random(c, 4));
+    d->plugin->prefer(d->queue, s->kernel ? s->kernel : (enum zq_device_kernel)check_random(c, ZQ_N_DEVICE_KERNELS));
     d->plugin->product(d->queue, &p, s->format);
     d->plugin->prefer(d->queue, ZQ_KERNEL_BY_TABLE);
     fetch(d);
@@ -276,6 +277,26 @@ static const struct product_case large[] = {
 
 static void device_w8a8(struct device *d) { check_coded(d, ZQ_DEVICE_W8A8, large, ZQ_LEN(large)); }
 static void device_w4a8(struct device *d) { check_coded(d, ZQ_DEVICE_W4A8, large, ZQ_LEN(large)); }
+
+/* Hopper's kernel by itself: one tile and several; more stages than it keeps; columns that end within a stage, groups within and behind one. */
+static void device_wgmma(struct device *d)
+{
+    static const struct product_case cases[] = {
+        {.n_rows = 130, .n_cols = 160, .n_tokens = 150},
+        {.n_rows = 100, .n_cols = 1600, .n_tokens = 9},
+        {.n_rows = 61, .n_cols = 17, .n_tokens = 40},
+        {.n_rows = 70, .n_cols = 1280, .n_tokens = 33, .k_group = 128},
+        {.n_rows = 128, .n_cols = 576, .n_tokens = 16, .k_group = 192},
+        {.n_rows = 20, .n_cols = 100, .n_tokens = 5, .k_group = 100},
+    };
+    for (size_t i = 0; i < 2 * ZQ_LEN(cases) && !d->c.failed; i++) {
+        struct product_case s = cases[i / 2];
+        s.format = i % 2 ? ZQ_DEVICE_W4A8 : ZQ_DEVICE_W8A8;
+        s.dtype = ZQ_I8;
+        s.kernel = ZQ_KERNEL_HOPPER;
+        check_product(d, &s);
+    }
+}
 
 static void device_float_input(struct device *d)
 {
@@ -321,6 +342,7 @@ static const struct {
     void (*run)(struct device *d);
 } operators[] = {
     {"norm", device_norm}, {"activate", device_activate}, {"gemm_w8_a8", device_w8a8}, {"gemm_w4_a8", device_w4a8},
+    {"wgmma", device_wgmma},
     {"float_input", device_float_input}, {"witness", device_witness}, {"attention", device_attention}, {"prompt", device_prompt},
     {"decode", device_decode}, {"embed", device_embed}, {"gather", device_gather},
     {"sample", device_sample}, {"graph", device_graph},

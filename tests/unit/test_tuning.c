@@ -98,10 +98,16 @@ static void the_cache_folder_is_the_users(void **state)
 
 static enum zq_device_kernel preferred;
 static double clock_ms;
+static bool serves(struct zq_queue *q, enum zq_device_kernel k, const struct zq_matrix *w, enum zq_device_format format)
+{
+    (void)q, (void)w;
+    return k != ZQ_KERNEL_HOPPER && (k != ZQ_KERNEL_CUTLASS || format == ZQ_DEVICE_W8A8);
+}
 static void note_prefer(struct zq_queue *q, enum zq_device_kernel k) { (void)q, preferred = k; }
 static void run_product(struct zq_queue *q, const struct zq_product *p, enum zq_device_format format)
 {
     (void)q, (void)format;
+    assert_int_not_equal(preferred, ZQ_KERNEL_HOPPER);
     clock_ms += preferred == ZQ_KERNEL_SMALL ? 0.1 * (double)p->n_tokens : preferred == ZQ_KERNEL_WIDE ? 3 : 1.5 + 0.01 * (double)p->n_tokens;
 }
 static void start_clock(struct zq_queue *q) { (void)q, clock_ms = 0; }
@@ -112,7 +118,7 @@ static void drop(struct zq_queue *q, void *p) { (void)q, free(p); }
 static void the_fastest_kernel_wins(void **state)
 {
     (void)state;
-    struct zq_plugin plugin = {.cutlass = true, .prefer = note_prefer, .product = run_product, .start_clock = start_clock, .read_clock = read_clock,
+    struct zq_plugin plugin = {.serves = serves, .prefer = note_prefer, .product = run_product, .start_clock = start_clock, .read_clock = read_clock,
                                .alloc = take, .free = drop};
     const struct zq_matrix w = {.n_rows = 32, .n_cols = 48, .dtype = ZQ_I8};
     struct zq_tuning t = {0};

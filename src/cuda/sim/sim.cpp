@@ -1,6 +1,5 @@
-/* The simulator: fibers, the scheduler, barriers, exchanges between lanes, asynchronous copies. A fiber leaves only through
- * yield_to_scheduler(), and only the scheduler resumes one; so nothing here needs a lock. */
-#include "cuda/sim/sim.h"
+/* The simulator: fibers, the scheduler, barriers, exchanges between lanes, asynchronous copies. */
+#include "cuda/sim/inside.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,82 +19,11 @@ asm(".text\n.p2align 4\n.type sim_switch_stack, @function\n.hidden sim_switch_st
     "push %rbp\npush %rbx\npush %r12\npush %r13\npush %r14\npush %r15\n"
     "mov %rsp, (%rdi)\nmov %rsi, %rsp\n"
     "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\nret\n.size sim_switch_stack, .-sim_switch_stack\n");
-#else
-#include <ucontext.h>
 #endif
 
-namespace {
+namespace sim {
 
-enum { MAX_THREADS = 256, RESIDENT = 2, STACK_BYTES = 128 * 1024, MAX_SHARED = 8, MAX_COPIES = 64, LANES = 32 };
-enum state { READY, AT_BARRIER, IN_EXCHANGE, DONE };
-
-struct copy {
-    void *to;
-    const void *from;
-    unsigned n, group;
-};
-
-struct block;
-
-struct fiber {
-    struct block *block;
-    unsigned thread;
-    enum state state;
-    unsigned n_shared;  /* arrays asked for so far */
-    unsigned exchanges; /* taken part in */
-    unsigned n_copies, group;
-    struct copy copies[MAX_COPIES];
-    char *stack;
-#if defined(__x86_64__)
-    void *sp;
-#else
-    ucontext_t context;
-#endif
-    void *fake_stack; /* AddressSanitizer's */
-};
-
-struct warp {
-    uint8_t handed[2][LANES][SIM_HANDED]; /* two: a fast lane may hand in again before a slow one has read */
-    unsigned arrived, left;               /* lanes in the exchange; lanes not done */
-    int operation;
-    uint64_t aside_until;
-};
-
-struct block {
-    struct sim_index index;
-    unsigned n_threads, waiting, n_done;
-    bool running;
-    void *shared[MAX_SHARED];
-    size_t shared_bytes[MAX_SHARED];
-    struct warp warps[MAX_THREADS / LANES];
-    struct fiber fibers[MAX_THREADS];
-};
-
-} // namespace
-
-struct sim_device {
-    uint64_t first_seed, rng, tick;
-    uint64_t held_until; /* a block's warps are, by sim_hold_others() */
-    char error[200];
-    void (*body)(const void *arg);
-    const void *arg;
-    struct fiber *ready[RESIDENT * MAX_THREADS];
-    unsigned n_ready;
-    struct fiber *running;
-#if defined(__x86_64__)
-    void *sp;
-#else
-    ucontext_t context;
-#endif
-    void *fake_stack;
-    const void *stack_bottom; /* of the caller, for AddressSanitizer */
-    size_t stack_bytes;
-    struct block blocks[RESIDENT];
-};
-
-namespace {
-
-thread_local struct sim_device *device; /* whose launch this thread is in */
+thread_local struct sim_device *device;
 
 uint64_t next_random(struct sim_device *d) /* splitmix64 */
 {
@@ -113,6 +41,14 @@ void fail(struct sim_device *d, const char *what)
         snprintf(d->error, sizeof d->error, "simulated device, seed %llu: block (%u, %u), thread %u: %s", (unsigned long long)d->first_seed,
                  f->block->index.x, f->block->index.y, f->thread, what);
     else snprintf(d->error, sizeof d->error, "simulated device, seed %llu: %s", (unsigned long long)d->first_seed, what);
+}
+
+void stop(const char *what)
+{
+    fail(device, what);
+    device->running->state = STOPPED;
+    yield_to_scheduler(device->running);
+    abort(); /* the launch is over */
 }
 
 void garbage(struct sim_device *d, void *p, size_t n)
@@ -185,7 +121,6 @@ void resume(struct sim_device *d, struct fiber *f)
     d->running = NULL;
 }
 
-/* The fiber has set its state; returns when it is READY and chosen again. */
 void yield_to_scheduler(struct fiber *f)
 {
     struct sim_device *d = device;
@@ -218,6 +153,8 @@ void start_block(struct sim_device *d, struct block *b, struct sim_index index, 
     b->running = true;
     for (unsigned i = 0; i < MAX_SHARED; i++)
         if (b->shared[i]) garbage(d, b->shared[i], b->shared_bytes[i]);
+    if (b->dynamic) garbage(d, b->dynamic, b->dynamic_bytes);
+    begin_flight(b);
     for (unsigned w = 0; w < n_threads / LANES; w++) {
         b->warps[w].arrived = 0;
         b->warps[w].left = LANES;
@@ -228,6 +165,8 @@ void start_block(struct sim_device *d, struct block *b, struct sim_index index, 
         f->block = b;
         f->thread = t;
         f->n_shared = f->exchanges = f->n_copies = f->group = 0;
+        f->products.issued = f->products.retired = f->products.n_batches = 0;
+        f->products.fenced = false;
         prepare_stack(f);
         make_ready(d, f);
     }
@@ -240,6 +179,8 @@ void release_shared(struct sim_device *d)
             free(d->blocks[i].shared[s]);
             d->blocks[i].shared[s] = NULL;
         }
+        free(d->blocks[i].dynamic);
+        d->blocks[i].dynamic = NULL;
     }
 }
 
@@ -249,8 +190,10 @@ void after_run(struct sim_device *d, struct fiber *f)
     struct block *b = f->block;
     b->warps[f->thread / LANES].left--;
     b->n_done++;
-    if (b->n_done == b->n_threads) b->running = false;
-    else if (b->waiting && b->waiting + b->n_done == b->n_threads) fail(d, "ended without the barrier at which others wait");
+    if (b->n_done == b->n_threads) {
+        b->running = false;
+        if (!ended_flight(b)) fail(d, "ended while tiles or products are in flight");
+    } else if (b->waiting && b->waiting + b->n_done == b->n_threads) fail(d, "ended without the barrier at which others wait");
 }
 
 uint64_t aside_until(const struct fiber *f) { return f->block->warps[f->thread / LANES].aside_until; }
@@ -276,7 +219,9 @@ struct fiber *choose(struct sim_device *d)
     return f;
 }
 
-} // namespace
+} // namespace sim
+
+using namespace sim;
 
 struct sim_device *sim_create(uint64_t seed)
 {
@@ -323,7 +268,7 @@ void sim_launch(struct sim_device *d, unsigned grid_x, unsigned grid_y, unsigned
     device = d;
     d->body = body;
     d->arg = arg;
-    d->n_ready = 0;
+    d->n_ready = d->n_flying = 0;
     d->held_until = 0;
     release_shared(d);
     /* random order: i -> (i * step + start) mod n with a step that has no divisor in common with n */
@@ -345,6 +290,7 @@ void sim_launch(struct sim_device *d, unsigned grid_x, unsigned grid_y, unsigned
             const uint64_t at = (next++ * step + start) % n_blocks;
             start_block(d, &d->blocks[i], sim_index{(unsigned)(at % grid_x), (unsigned)(at / grid_x)}, n_threads);
         }
+        while (d->n_flying && land(d, !d->n_ready)) {}
         if (!d->n_ready) {
             for (unsigned i = 0; i < RESIDENT; i++)
                 if (d->blocks[i].running) fail(d, "all threads wait for others that never come");
@@ -386,6 +332,21 @@ void *sim_shared(size_t n_bytes)
 #endif
     }
     return b->shared[i];
+}
+
+void *sim_shared_dynamic(size_t n_bytes)
+{
+    struct block *b = device->running->block;
+    if (!b->dynamic) {
+        b->dynamic = (uint8_t *)aligned_alloc(1024, (n_bytes + 1023) / 1024 * 1024);
+        if (!b->dynamic) abort();
+        b->dynamic_bytes = n_bytes;
+        garbage(device, b->dynamic, n_bytes);
+#if defined(__SANITIZE_ADDRESS__)
+        ASAN_POISON_MEMORY_REGION(b->dynamic + n_bytes, (n_bytes + 1023) / 1024 * 1024 - n_bytes);
+#endif
+    }
+    return b->dynamic;
 }
 
 void sim_barrier(void)
