@@ -10,9 +10,9 @@
 
 #define LEVEL(name) name##_avx2
 
-/* 16 registers: one token takes 4 x 2 accumulators, enough to hide the latency of fma; four tokens 4 x 2, and two loads of
- * weights serve eight fma. */
-enum { V_TILE = 4, T_MANY = 4, V_MANY = 1 };
+/* 16 registers: one token takes 4 x 2 accumulators, enough to hide the latency of fma; six tokens 6 x 2, 2 of weights and one of a token's
+ * value: eight loads serve twelve fma. */
+enum { V_TILE = 4, T_MANY = 6, V_MANY = 1 };
 
 typedef struct { __m256 low, high; } vec;
 
@@ -87,7 +87,15 @@ ZQ_INLINE __m256 ldexp8(__m256 a, __m256 n)
     const __m256i second = _mm256_slli_epi32(_mm256_add_epi32(one, _mm256_sub_epi32(all, half)), 23);
     return _mm256_mul_ps(_mm256_mul_ps(a, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second));
 }
-ZQ_INLINE vec v_ldexp(vec a, vec n) { return (vec){ldexp8(a.low, n.low), ldexp8(a.high, n.high)}; }
+/* Where no result is subnormal or infinite, n is added to the exponent: the bits of the products, at half the price. */
+ZQ_INLINE vec v_ldexp(vec a, vec n)
+{
+    const vec size = v_abs(n);
+    const __m256 far = _mm256_cmp_ps(_mm256_max_ps(size.low, size.high), _mm256_set1_ps(125), _CMP_GT_OQ);
+    if (_mm256_movemask_ps(far)) return (vec){ldexp8(a.low, n.low), ldexp8(a.high, n.high)};
+    return (vec){_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.low), _mm256_slli_epi32(_mm256_cvtps_epi32(n.low), 23))),
+                 _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.high), _mm256_slli_epi32(_mm256_cvtps_epi32(n.high), 23)))};
+}
 
 ZQ_INLINE vec v_if_less(vec a, vec b, vec x, vec y)
 {
