@@ -12,10 +12,10 @@ void zq_cost_add(struct zq_cost *to, const struct zq_cost *from)
     to->other_bytes += from->other_bytes;
 }
 
-struct zq_cost zq_cost_of_map(const struct zq_stored *w, size_t n_tokens)
+struct zq_cost zq_cost_of_map(const struct zq_stored *w, size_t n_tokens, bool bf16)
 {
     const bool integer = w->spec.a_bits == 8;
-    const enum zq_work work = !integer ? ZQ_WORK_F32 : w->spec.w_bits < 8 ? ZQ_WORK_INT4 : ZQ_WORK_INT8;
+    const enum zq_work work = !integer ? (bf16 ? ZQ_WORK_BF16 : ZQ_WORK_F32) : w->spec.w_bits < 8 ? ZQ_WORK_INT4 : ZQ_WORK_INT8;
     struct zq_cost cost = {.weight_bytes = (double)w->weight->n_bytes + (w->scale ? (double)w->scale->n_bytes : 0)};
     cost.ops[work] = 2.0 * (double)w->n_rows * (double)w->n_cols * (double)n_tokens;
     return cost;
@@ -36,7 +36,7 @@ struct zq_cost zq_cost_of_step(const struct zq_model *m, size_t batch, size_t n_
     struct zq_cost sum = {0};
     for (size_t i = 0; i < m->modules.n; i++) {
         const size_t rows = tokens_of(m, i, batch, n_tokens);
-        const struct zq_cost cost = zq_cost_of_map(&m->stored[i], rows);
+        const struct zq_cost cost = zq_cost_of_map(&m->stored[i], rows, m->kernels.bf16);
         if (rows) zq_cost_add(&sum, &cost);
     }
     const size_t keys = c->window && c->window < position ? c->window : position;

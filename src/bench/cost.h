@@ -12,8 +12,8 @@ struct zq_cost {
 };
 void zq_cost_add(struct zq_cost *to, const struct zq_cost *from);
 
-/* Of a linear map on n_tokens: its weights and products. Activations are not counted here. */
-struct zq_cost zq_cost_of_map(const struct zq_stored *w, size_t n_tokens);
+/* Of a linear map on n_tokens: its weights and products, of float tokens in BF16 if bf16. Activations are not counted here. */
+struct zq_cost zq_cost_of_map(const struct zq_stored *w, size_t n_tokens, bool bf16);
 /* Of one step: n_tokens of each of `batch` sequences whose first new token is at `position`: all maps, logits for the last token of each
  * sequence, and the keys and values before. kv_value_bytes: of one value in the cache. Attention's own products are left out. */
 struct zq_cost zq_cost_of_step(const struct zq_model *m, size_t batch, size_t n_tokens, size_t position, double kv_value_bytes);

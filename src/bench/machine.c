@@ -61,7 +61,7 @@ struct zq_rate zq_peak_rate(struct zq_team *team, unsigned level, enum zq_work w
     const struct zq_peak *peaks = zq_peaks(&n);
     const size_t n_items = (size_t)zq_team_size(team);
     for (size_t i = 0; i < n; i++)
-        if (peaks[i].level == level && peaks[i].work == work && (!peaks[i].exists || peaks[i].exists()))
+        if (peaks[i].level == level && peaks[i].work == work)
             return zq_rate_times(zq_busy_rate(team, n_items, 1, peaks[i].run, NULL, seconds), peaks[i].ops * (double)n_items);
     return (struct zq_rate){0};
 }

@@ -29,9 +29,7 @@ CHAINS(f32_avx2, "avx2,fma", __m256, _mm256_set1_ps(1), _mm256_fmadd_ps(a[i], a[
 CHAINS(int8_avxvnni, "avx2,avxvnni", __m256i, _mm256_set1_epi32(1), _mm256_dpbusd_epi32(a[i], a[i], a[i]))
 CHAINS(int8_avx512vnni, "avx512f,avx512vnni", __m512i, _mm512_set1_epi32(1), _mm512_dpbusd_epi32(a[i], a[i], a[i]))
 CHAINS(f32_avx512vnni, "avx512f", __m512, _mm512_set1_ps(0), _mm512_fmadd_ps(a[i], a[i], a[i]))
-CHAINS(bf16_avx512vnni, "avx512f,avx512bf16", __m512, _mm512_set1_ps(0), _mm512_dpbf16_ps(a[i], (__m512bh)a[i], (__m512bh)a[i]))
-
-static bool has_avx512bf16(void) { return __builtin_cpu_supports("avx512bf16"); }
+CHAINS(bf16_avx512bf16, "avx512f,avx512bf16", __m512, _mm512_set1_ps(0), _mm512_dpbf16_ps(a[i], (__m512bh)a[i], (__m512bh)a[i]))
 
 /* Four products of 16 rows by 64 bytes into four tiles, as the kernel's micro-kernel does. Layout of the configuration: Intel SDM vol. 1, 18. */
 #define TILES(name, product)                                                                                                       \
@@ -52,18 +50,18 @@ TILES(int8_amx, _tile_dpbusd)
 TILES(bf16_amx, _tile_dpbf16ps)
 
 static const struct zq_peak peaks[] = {
-    {ZQ_LEVEL_AVX2, ZQ_WORK_INT8, ITEM(64), int8_avx2, NULL},
-    {ZQ_LEVEL_AVX2, ZQ_WORK_INT4, ITEM(64), int4_avx2, NULL},
-    {ZQ_LEVEL_AVX2, ZQ_WORK_F32, ITEM(16), f32_avx2, NULL},
-    {ZQ_LEVEL_AVXVNNI, ZQ_WORK_INT8, ITEM(64), int8_avxvnni, NULL},
-    {ZQ_LEVEL_AVXVNNI, ZQ_WORK_INT4, ITEM(64), int8_avxvnni, NULL},
-    {ZQ_LEVEL_AVX512VNNI, ZQ_WORK_INT8, ITEM(128), int8_avx512vnni, NULL},
-    {ZQ_LEVEL_AVX512VNNI, ZQ_WORK_INT4, ITEM(128), int8_avx512vnni, NULL},
-    {ZQ_LEVEL_AVX512VNNI, ZQ_WORK_BF16, ITEM(64), bf16_avx512vnni, has_avx512bf16},
-    {ZQ_LEVEL_AVX512VNNI, ZQ_WORK_F32, ITEM(32), f32_avx512vnni, NULL},
-    {ZQ_LEVEL_AMX, ZQ_WORK_INT8, TILE_ITEM(2.0 * 16 * 16 * 64), int8_amx, NULL},
-    {ZQ_LEVEL_AMX, ZQ_WORK_INT4, TILE_ITEM(2.0 * 16 * 16 * 64), int8_amx, NULL},
-    {ZQ_LEVEL_AMX, ZQ_WORK_BF16, TILE_ITEM(2.0 * 16 * 16 * 32), bf16_amx, NULL},
+    {ZQ_LEVEL_AVX2, ZQ_WORK_INT8, ITEM(64), int8_avx2},
+    {ZQ_LEVEL_AVX2, ZQ_WORK_INT4, ITEM(64), int4_avx2},
+    {ZQ_LEVEL_AVX2, ZQ_WORK_F32, ITEM(16), f32_avx2},
+    {ZQ_LEVEL_AVXVNNI, ZQ_WORK_INT8, ITEM(64), int8_avxvnni},
+    {ZQ_LEVEL_AVXVNNI, ZQ_WORK_INT4, ITEM(64), int8_avxvnni},
+    {ZQ_LEVEL_AVX512VNNI, ZQ_WORK_INT8, ITEM(128), int8_avx512vnni},
+    {ZQ_LEVEL_AVX512VNNI, ZQ_WORK_INT4, ITEM(128), int8_avx512vnni},
+    {ZQ_LEVEL_AVX512VNNI, ZQ_WORK_F32, ITEM(32), f32_avx512vnni},
+    {ZQ_LEVEL_AVX512BF16, ZQ_WORK_BF16, ITEM(64), bf16_avx512bf16},
+    {ZQ_LEVEL_AMX, ZQ_WORK_INT8, TILE_ITEM(2.0 * 16 * 16 * 64), int8_amx},
+    {ZQ_LEVEL_AMX, ZQ_WORK_INT4, TILE_ITEM(2.0 * 16 * 16 * 64), int8_amx},
+    {ZQ_LEVEL_AMX, ZQ_WORK_BF16, TILE_ITEM(2.0 * 16 * 16 * 32), bf16_amx},
 };
 #elif defined(__aarch64__) && defined(__AARCH64EL__)
 #include <arm_neon.h>
@@ -75,11 +73,11 @@ CHAINS(int8_i8mm, "arch=armv8.2-a+i8mm", int32x4_t, vdupq_n_s32(1), vmmlaq_s32(a
 CHAINS(f32_dotprod, "arch=armv8.2-a", float32x4_t, vdupq_n_f32(1), vfmaq_f32(a[i], a[i], a[i]))
 
 static const struct zq_peak peaks[] = {
-    {ZQ_LEVEL_DOTPROD, ZQ_WORK_INT8, ITEM(32), int8_dotprod, NULL},
-    {ZQ_LEVEL_DOTPROD, ZQ_WORK_INT4, ITEM(32), int8_dotprod, NULL},
-    {ZQ_LEVEL_DOTPROD, ZQ_WORK_F32, ITEM(8), f32_dotprod, NULL},
-    {ZQ_LEVEL_I8MM, ZQ_WORK_INT8, ITEM(64), int8_i8mm, NULL},
-    {ZQ_LEVEL_I8MM, ZQ_WORK_INT4, ITEM(64), int8_i8mm, NULL},
+    {ZQ_LEVEL_DOTPROD, ZQ_WORK_INT8, ITEM(32), int8_dotprod},
+    {ZQ_LEVEL_DOTPROD, ZQ_WORK_INT4, ITEM(32), int8_dotprod},
+    {ZQ_LEVEL_DOTPROD, ZQ_WORK_F32, ITEM(8), f32_dotprod},
+    {ZQ_LEVEL_I8MM, ZQ_WORK_INT8, ITEM(64), int8_i8mm},
+    {ZQ_LEVEL_I8MM, ZQ_WORK_INT4, ITEM(64), int8_i8mm},
 };
 #else
 static const struct zq_peak peaks[1]; /* none is known */

@@ -16,7 +16,6 @@ struct zq_peak {
     enum zq_work work;
     double ops;           /* products and sums of one item */
     zq_range_fn *run;     /* items [begin, end); reads no memory */
-    bool (*exists)(void); /* beyond the level; NULL: always */
 };
 /* [*n]; levels without a row of a kind (INT4 where INT8 instructions serve both) have the peak of another. */
 const struct zq_peak *zq_peaks(size_t *n);

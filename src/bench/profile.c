@@ -45,7 +45,7 @@ static struct zq_cost cost_of(const struct zq_session *s, const struct zq_event 
     *line = ZQ_PROFILE_OTHER;
     switch (e->op) {
     case ZQ_OP_PRODUCT:
-        if (find_map(m, e->map, &module, line)) cost = zq_cost_of_map(&m->stored[module], e->n_rows);
+        if (find_map(m, e->map, &module, line)) cost = zq_cost_of_map(&m->stored[module], e->n_rows, m->kernels.bf16);
         cost.other_bytes = row_bytes(e, e->map->w.n_cols, e->map->spec.a_bits != 8, e->map->spec.a_bits == 8) + row_bytes(e, e->n, true, false) +
                            row_bytes(e, e->n, e->residual, false);
         break;

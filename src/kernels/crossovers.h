@@ -5,10 +5,11 @@
  *   w4 channel  4: 204 / 173  5: 181 / 179  6: 221 / 191  7: 200 / 193  8: 210 / 208  9: 195 / 208
  *   w4 k:64     4: 177 / 169  5: 156 / 172  6: 191 / 175  7: 172 / 174  8: 179 / 202  9: 167 / 202
  * Levels with VNNI have one driver for all numbers of tokens: nothing is changed in form. AMX tiles are 16 tokens
- * high, and fewer (MIN_TILE_TOKENS) go to the kernel of AVX-512 VNNI; that bound follows from their form and has not been measured. */
+ * high, and fewer (MIN_TILE_TOKENS) go to the kernel of AVX-512 VNNI; that bound follows from their form and has not been measured. Nor has
+ * the one from which codes are unpacked to BF16 for all tokens (FEW_TOKENS_BF16): up to it reading them is what a product costs. */
 #ifndef ZQ_KERNELS_CROSSOVERS_H
 #define ZQ_KERNELS_CROSSOVERS_H
 
-enum { FEW_TOKENS_W8_AVX2 = 6, FEW_TOKENS_W4_AVX2 = 6, MIN_TILE_TOKENS = 16 };
+enum { FEW_TOKENS_W8_AVX2 = 6, FEW_TOKENS_W4_AVX2 = 6, MIN_TILE_TOKENS = 16, FEW_TOKENS_BF16 = 4 };
 
 #endif

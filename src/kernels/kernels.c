@@ -16,6 +16,7 @@ static const struct {
     {"avx2", ZQ_LEVEL_AVX2},
     {"avxvnni", ZQ_LEVEL_AVXVNNI},
     {"avx512vnni", ZQ_LEVEL_AVX512VNNI},
+    {"avx512bf16", ZQ_LEVEL_AVX512BF16},
     {"amx", ZQ_LEVEL_AMX},
     {"dotprod", ZQ_LEVEL_DOTPROD},
     {"i8mm", ZQ_LEVEL_I8MM},
@@ -41,6 +42,15 @@ static void fill(struct zq_kernels *k, unsigned levels)
     }
     if (levels & ZQ_LEVEL_AMX) zq_gemm_amx(k);
 }
+
+/* Tiles have no words that round to BF16: those are AVX-512's. */
+static void fill_bf16(struct zq_kernels *k, unsigned levels)
+{
+    if (!(levels & ZQ_LEVEL_AVX512BF16)) return;
+    if (levels & ZQ_LEVEL_AMX) zq_bf16mul_amx(k);
+    else zq_bf16mul_avx512bf16(k);
+    k->bf16 = true;
+}
 #elif defined(__aarch64__) && defined(__AARCH64EL__)
 static unsigned levels_here(void) { return zq_levels_arm(); }
 
@@ -54,9 +64,12 @@ static void fill(struct zq_kernels *k, unsigned levels)
     }
     if (levels & ZQ_LEVEL_I8MM) zq_gemm_i8mm(k);
 }
+
+static void fill_bf16(struct zq_kernels *k, unsigned levels) { (void)k, (void)levels; }
 #else
 static unsigned levels_here(void) { return ZQ_LEVEL_C; }
 static void fill(struct zq_kernels *k, unsigned levels) { (void)k, (void)levels; }
+static void fill_bf16(struct zq_kernels *k, unsigned levels) { (void)k, (void)levels; }
 #endif
 
 void zq_kernels_init(struct zq_kernels *k, unsigned levels)
@@ -70,6 +83,11 @@ void zq_kernels_init(struct zq_kernels *k, unsigned levels)
     fill(k, levels);
 }
 
+void zq_kernels_fast(struct zq_kernels *k)
+{
+    fill_bf16(k, k->levels);
+}
+
 zq_status zq_levels_detect(unsigned *levels, zq_error *err)
 {
     *levels = 0;
@@ -79,7 +97,8 @@ zq_status zq_levels_detect(unsigned *levels, zq_error *err)
         size_t i = 0;
         while (i < ZQ_LEN(names) && strcmp(names[i].name, wish)) i++;
         if (i == ZQ_LEN(names))
-            return zq_fail(err, ZQ_EINVAL, "ZQ_ISA=%s: unknown level; valid are c, avx2, avxvnni, avx512vnni, amx, dotprod, i8mm", wish);
+            return zq_fail(err, ZQ_EINVAL, "ZQ_ISA=%s: unknown level; valid are c, avx2, avxvnni, avx512vnni, avx512bf16, amx, dotprod, i8mm",
+                           wish);
         allowed = 0;
         for (size_t below = 0; below <= i; below++) allowed |= names[below].level;
     }

@@ -26,9 +26,10 @@ enum zq_level {
     ZQ_LEVEL_AVX2 = 1 << 0,       /* AVX2, FMA, F16C */
     ZQ_LEVEL_AVXVNNI = 1 << 1,    /* AVX-VNNI, 256 bit */
     ZQ_LEVEL_AVX512VNNI = 1 << 2, /* AVX-512 F, BW, VL, DQ, VNNI */
-    ZQ_LEVEL_AMX = 1 << 3,        /* AMX tiles, INT8 and BF16, permission granted by the kernel */
-    ZQ_LEVEL_DOTPROD = 1 << 4,    /* ARM */
-    ZQ_LEVEL_I8MM = 1 << 5,
+    ZQ_LEVEL_AVX512BF16 = 1 << 3, /* AVX-512 BF16, on top of the former; kernels of --math fast only */
+    ZQ_LEVEL_AMX = 1 << 4,        /* AMX tiles, INT8 and BF16, permission granted by the kernel */
+    ZQ_LEVEL_DOTPROD = 1 << 5,    /* ARM */
+    ZQ_LEVEL_I8MM = 1 << 6,
 };
 
 enum zq_activation { ZQ_ACT_NONE, ZQ_ACT_RELU, ZQ_ACT_GELU, ZQ_ACT_GELU_TANH, ZQ_ACT_SILU, ZQ_ACT_QUICK_GELU, ZQ_ACT_TANH };
@@ -99,7 +100,15 @@ struct zq_product {
  *   w8a16, w4a16  per row:    y = fma(chain over k of x[k] * (float)w[k], w_scale, b)
  *                 K-groups:   f = 0; for g rising: f = fma(chain of group g, w_scale[g], f);  y = f + b
  *   float         y = chain over k of x[k] * (float)w[k], then + b
- * then, with residual: y = y + residual. (float)s is to nearest even. Codes: w8 -128 .. 127, w4 -8 .. 7. */
+ * then, with residual: y = y + residual. (float)s is to nearest even. Codes: w8 -128 .. 127, w4 -8 .. 7.
+ *
+ * BF16 products, which zq_kernels_fast() puts into the a16 slots. bf(x): the BF16 value nearest to x, ties to even. x[k] becomes bf(x[k]), a float
+ * weight bf(w[k]) (a code is a BF16 value); sums are of F32, in an order that is the level's, and values below 2^-126 may count as 0.
+ * With S_g the sum of |bf(x) bf(w)| over group g, of n columns, and s_g its scale (1 for float weights), a result lies within
+ *     1.01 * 2^-24 * (n + n_groups + 8) * (sum_g |s_g| S_g + |b| + |residual|)
+ *       + 2^-126 * sum_g |s_g| sum_k (1 + |bf(x)| + |bf(w)|) + 2^-149 * (n_groups + 3)
+ * of the same formula without rounding. Codes for up to FEW_TOKENS_BF16 tokens (crossovers.h), or whose k_group is no multiple of 32, keep the
+ * products above. */
 struct zq_gemm {
     const char *name;   /* "gemm_w8_a8_avx512vnni" */
     size_t row_tile;    /* row ranges given to run() begin at multiples of it and end at one or at n_rows */
@@ -173,6 +182,7 @@ struct zq_attend {
 
 struct zq_kernels {
     unsigned levels; /* the mask it was filled with */
+    bool bf16;       /* the a16 slots hold BF16 products */
 
     /* rows [begin, end) */
     void (*norm)(const struct zq_norm *a, size_t begin, size_t end);
@@ -193,9 +203,11 @@ struct zq_kernels {
 
 /* Fills every slot for a mask of levels. */
 void zq_kernels_init(struct zq_kernels *k, unsigned levels);
+/* What --math fast changes in a filled table: BF16 products if its levels have units for them, else nothing. */
+void zq_kernels_fast(struct zq_kernels *k);
 
 /* Levels of this processor that the operating system lets us use, reduced by the environment variable ZQ_ISA: the name of a
- * level ("c", "avx2", "avxvnni", "avx512vnni", "amx", "dotprod", "i8mm") means that level and those below it.
+ * level ("c", "avx2", "avxvnni", "avx512vnni", "avx512bf16", "amx", "dotprod", "i8mm") means that level and those below it.
  * ZQ_EINVAL for an unknown name: the sentence lists the valid ones. */
 zq_status zq_levels_detect(unsigned *levels, zq_error *err);
 /* Name of the highest level in a mask: "c", "avx2", ... */

@@ -228,7 +228,7 @@ static void find_stored(struct binder *b)
     if (!b->status && m->device && m->config.head_dim > ZQ_DEVICE_MAX_HEAD_DIM)
         b->status = zq_fail(b->err, ZQ_EUNSUPPORTED, "%s: heads of %zu dimensions, the limit of the device is %d", m->dir, m->config.head_dim,
                             (int)ZQ_DEVICE_MAX_HEAD_DIM);
-    if (m->device) m->blas = false;
+    if (m->device || m->kernels.bf16) m->blas = false; /* BLAS has F32 products, a half or less of the peak of BF16 ones */
 #ifndef ZQ_WITH_BLAS
     m->blas = false;
 #endif

@@ -73,6 +73,7 @@ static zq_status read_checkpoint(struct zq_model *m, const zq_open_options *opti
     m->math = options->math;
     m->kv = options->kv ? options->kv : m->math == ZQ_MATH_FAST ? ZQ_KV_F16 : ZQ_KV_F32;
     if (m->device) zq_device_layouts(&m->kernels);
+    else if (m->math == ZQ_MATH_FAST) zq_kernels_fast(&m->kernels);
     if (!st) st = zq_config_read(&m->config, m->ckpt->config, config_path, err);
     if (!st) st = zq_compressed_parse(&m->compressed, m->ckpt->config, config_path, err);
     if (!st) st = zq_modules_list(&m->modules, &m->config, m->ckpt, err);

@@ -47,6 +47,7 @@ struct limits bench_limits(unsigned level, int n_threads)
     struct limits limits = {.read_bytes = read_bytes};
     limits.int8_ops = zq_peak_rate(team, level, ZQ_WORK_INT8, 0.3).median;
     limits.int4_ops = zq_peak_rate(team, level, ZQ_WORK_INT4, 0.3).median;
+    limits.bf16_ops = zq_peak_rate(team, level, ZQ_WORK_BF16, 0.3).median;
     limits.float_ops = zq_peak_rate(team, level, ZQ_WORK_F32, 0.3).median;
     return limits;
 }

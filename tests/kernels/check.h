@@ -56,6 +56,10 @@ void check_gemm_w4_a8(struct check *c);
 void check_gemm_w8_a16(struct check *c);
 void check_gemm_w4_a16(struct check *c);
 void check_gemm_f32_a16(struct check *c);
+/* The a16 slots as zq_kernels_fast() leaves them. */
+void check_gemm_w8_bf16(struct check *c);
+void check_gemm_w4_bf16(struct check *c);
+void check_gemm_f32_bf16(struct check *c);
 
 /* ---- timing ---- */
 
@@ -63,6 +67,7 @@ void check_gemm_f32_a16(struct check *c);
 struct limits {
     double int8_ops;   /* products and sums of INT8 per second; 0: unknown (plain C) */
     double int4_ops;   /* the same where weights are INT4, whose sums AVX2 may keep in 16 bits */
+    double bf16_ops;   /* of BF16, sums in FP32; 0: no units */
     double float_ops;  /* of FP32 */
     double read_bytes; /* per second, from memory */
 };
@@ -85,6 +90,9 @@ void bench_gemm_w4_a8(struct bench *b);
 void bench_gemm_w8_a16(struct bench *b);
 void bench_gemm_w4_a16(struct bench *b);
 void bench_gemm_f32_a16(struct bench *b);
+void bench_gemm_w8_bf16(struct bench *b);
+void bench_gemm_w4_bf16(struct bench *b);
+void bench_gemm_f32_bf16(struct bench *b);
 
 /* Median seconds of one call of fn on parts of [0, n) that are multiples of grain, on all threads: their processor time while in
  * fn, divided by their number. */

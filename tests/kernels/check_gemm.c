@@ -1,6 +1,7 @@
 /* Products: integer and float inputs, weights of every format. The reference is the contract of kernels.h written down element
  * by element, with integer sums in 64 bits. */
 #include "check.h"
+#include "products.h"
 
 #include "base/alloc.h"
 #include "base/half.h"
@@ -16,7 +17,7 @@ struct shape {
     bool int8_input;
 };
 
-static float weight(const struct zq_matrix *w, const void *values, size_t i)
+float product_weight(const struct zq_matrix *w, const void *values, size_t i)
 {
     float f;
     zq_to_float(&f, (const uint8_t *)values + i * zq_dtype_bytes(w->dtype), w->dtype, 1);
@@ -30,7 +31,7 @@ static float group_sum(const struct shape *s, const struct zq_product *p, const 
     float chain = 0;
     for (size_t k = g * n; k < (g + 1) * n; k++) {
         const size_t i = row * s->n_cols + k;
-        if (s->bits == 16) chain = fmaf(p->x[token * p->ld_x + k], weight(p->w, values, i), chain);
+        if (s->bits == 16) chain = fmaf(p->x[token * p->ld_x + k], product_weight(p->w, values, i), chain);
         else if (s->int8_input) exact += (int64_t)((const int8_t *)values)[i] * p->q[token * p->ld_x + k];
         else chain = fmaf(p->x[token * p->ld_x + k], ((const int8_t *)values)[i], chain);
     }
@@ -60,7 +61,7 @@ static void reference(const struct shape *s, const struct zq_product *p, const v
 }
 
 /* Packs and runs in pieces cut at random multiples of row_tile. */
-static void pack_all(struct check *c, const struct zq_gemm *g, struct zq_matrix *w, const void *values, size_t value_bytes, const float *scales)
+void product_pack(struct check *c, const struct zq_gemm *g, struct zq_matrix *w, const void *values, size_t value_bytes, const float *scales)
 {
     const size_t n_groups = w->k_group ? w->n_cols / w->k_group : 1;
     w->packed = check_buffer(c, g->packed_bytes(w), 64);
@@ -72,7 +73,7 @@ static void pack_all(struct check *c, const struct zq_gemm *g, struct zq_matrix 
     }
 }
 
-static void run_all(struct check *c, const struct zq_gemm *g, const struct zq_product *p)
+void product_run(struct check *c, const struct zq_gemm *g, const struct zq_product *p)
 {
     for (size_t row = 0; row < p->w->n_rows;) {
         size_t end = row + (1 + check_random(c, 3)) * g->row_tile;
@@ -82,7 +83,7 @@ static void run_all(struct check *c, const struct zq_gemm *g, const struct zq_pr
     }
 }
 
-static void *float_weights(struct check *c, size_t n, enum zq_dtype dtype, enum check_values kind)
+void *product_weights(struct check *c, size_t n, enum zq_dtype dtype, enum check_values kind)
 {
     const float *x = check_floats(c, n, kind);
     void *values = check_buffer(c, n * zq_dtype_bytes(dtype), zq_dtype_bytes(dtype));
@@ -100,7 +101,7 @@ static int8_t *bell_codes(struct check *c, size_t n)
     return q;
 }
 
-static int8_t *weight_codes(struct check *c, size_t n, int bits)
+int8_t *product_codes(struct check *c, size_t n, int bits)
 {
     if (bits == 8 && check_random(c, 3)) return bell_codes(c, n);
     return check_codes(c, n, bits == 8 ? -128 : -8, bits == 8 ? 127 : 7);
@@ -113,8 +114,8 @@ static void check_shape(struct check *c, const struct zq_gemm *got, const struct
     /* huge floats make infinities, which is no part of the contract: codes bound the integer kernels */
     const enum check_values kind = (enum check_values[]){VALUES_NORMAL, VALUES_OUTLIERS, VALUES_EQUAL, VALUES_ZERO, VALUES_TINY}[check_random(c, 5)];
     struct zq_matrix w = {.n_rows = s->n_rows, .n_cols = s->n_cols, .k_group = s->k_group, .dtype = s->dtype};
-    const void *values = s->bits == 16 ? float_weights(c, s->n_rows * s->n_cols, s->dtype, kind)
-                                       : weight_codes(c, s->n_rows * s->n_cols, s->bits);
+    const void *values = s->bits == 16 ? product_weights(c, s->n_rows * s->n_cols, s->dtype, kind)
+                                       : product_codes(c, s->n_rows * s->n_cols, s->bits);
     const float *scales = s->bits == 16 ? NULL : check_floats(c, s->n_rows * n_groups, check_coin(c) ? VALUES_NORMAL : VALUES_TINY);
     struct zq_product p = {.w = &w, .n_tokens = s->n_tokens, .ld_x = s->n_cols + check_random(c, 3), .ld_out = s->n_rows + check_random(c, 3)};
     /* the last row of an array ends where the array ends, not after its gap */
@@ -139,14 +140,14 @@ static void check_shape(struct check *c, const struct zq_gemm *got, const struct
             continue;
         }
         const struct zq_gemm *g = i ? plain : got;
-        pack_all(c, g, &w, values, s->bits == 16 ? zq_dtype_bytes(s->dtype) : 1, scales);
-        run_all(c, g, &p);
+        product_pack(c, g, &w, values, s->bits == 16 ? zq_dtype_bytes(s->dtype) : 1, scales);
+        product_run(c, g, &p);
     }
     check_same_floats(c, out[0], out[1], n_out, "out");
     if (c->failed) check_fail(c, "shape");
 }
 
-static size_t random_divisor(struct check *c, size_t n)
+size_t product_divisor(struct check *c, size_t n)
 {
     size_t divisor;
     do divisor = 1 + check_random(c, n);
@@ -165,7 +166,7 @@ static void check_gemm(struct check *c, const struct zq_gemm *got, const struct 
             .n_tokens = i % 30 == 0 ? 0 : i % 3 ? 1 + check_random(c, 8) : 1 + check_random(c, 30),
             .dtype = bits == 16 ? dtypes[i % 3] : ZQ_I8, .bits = bits, .int8_input = int8_input,
         };
-        if (bits != 16 && i % 2) s.k_group = check_coin(c) ? random_divisor(c, s.n_cols) : s.n_cols % 32 ? 0 : 32;
+        if (bits != 16 && i % 2) s.k_group = check_coin(c) ? product_divisor(c, s.n_cols) : s.n_cols % 32 ? 0 : 32;
         check_shape(c, got, plain, &s);
     }
     /* rows past the panels and sums that a level keeps, with codes at both ends of int32 */
@@ -217,7 +218,7 @@ static void bench_rows(void *work, size_t begin, size_t end, int thread)
 }
 
 /* Prints GOP/s for many tokens and GB/s of weights for one. */
-static void bench_shape(struct bench *b, const struct zq_gemm *g, struct zq_matrix w, size_t n_tokens, int bits, bool int8_input)
+static void bench_shape(struct bench *b, const struct zq_gemm *g, struct zq_matrix w, size_t n_tokens, int bits, double limit)
 {
     const size_t n_groups = w.k_group ? w.n_cols / w.k_group : 1, value_bytes = bits == 16 ? zq_dtype_bytes(w.dtype) : 1;
     w.packed = zq_alloc(g->packed_bytes(&w));
@@ -233,7 +234,6 @@ static void bench_shape(struct bench *b, const struct zq_gemm *g, struct zq_matr
         work.product.scale = scale;
         const double seconds = bench_time(b, w.n_rows, g->row_tile, bench_rows, &work);
         const double ops = 2.0 * (double)(n_tokens * w.n_rows) * (double)w.n_cols;
-        const double limit = !int8_input ? b->limits.float_ops : bits == 4 ? b->limits.int4_ops : b->limits.int8_ops;
         char what[96], group[24] = "channel";
         if (w.k_group) snprintf(group, sizeof group, "k:%zu", w.k_group);
         snprintf(what, sizeof what, "%.*s %s %zux%zux%zu", (int)(strlen(g->name) - strlen(b->level) - 1), g->name,
@@ -249,7 +249,8 @@ static void bench_shape(struct bench *b, const struct zq_gemm *g, struct zq_matr
     zq_free(out);
 }
 
-static void bench_gemm(struct bench *b, const struct zq_gemm *g, int bits, bool int8_input)
+/* limit: operations a second. */
+static void bench_gemm(struct bench *b, const struct zq_gemm *g, int bits, bool int8_input, double limit)
 {
     /* 64 or 128 Mi weights for one token, more than caches hold; plain C is slow and gets fewer tokens and rows */
     const size_t far = b->is_c ? 4096 : bits == 16 ? 16384 : 32768;
@@ -258,23 +259,26 @@ static void bench_gemm(struct bench *b, const struct zq_gemm *g, int bits, bool 
         struct zq_matrix w = {.n_rows = 4096, .n_cols = 4096, .k_group = bits < 16 && i ? 64 : 0, .dtype = dtypes[i]};
         if (!int8_input) w.n_rows = w.n_cols = 1024;
         const size_t tokens[] = {512, 32, 8, 4};
-        for (size_t t = b->is_c ? 2 : 0; t < ZQ_LEN(tokens); t++) bench_shape(b, g, w, tokens[t], bits, int8_input);
+        for (size_t t = b->is_c ? 2 : 0; t < ZQ_LEN(tokens); t++) bench_shape(b, g, w, tokens[t], bits, limit);
         if (int8_input && !b->is_c && !w.k_group) { /* BERT-base at 128 tokens: output, QKV, both halves of the FFN */
             static const size_t rows_cols[][2] = {{768, 768}, {2304, 768}, {3072, 768}, {768, 3072}};
             for (size_t j = 0; j < ZQ_LEN(rows_cols); j++) {
                 w.n_rows = rows_cols[j][0];
                 w.n_cols = rows_cols[j][1];
-                bench_shape(b, g, w, 128, bits, int8_input);
+                bench_shape(b, g, w, 128, bits, limit);
             }
         }
         w.n_cols = 4096;
         w.n_rows = far;
-        bench_shape(b, g, w, 1, bits, int8_input);
+        bench_shape(b, g, w, 1, bits, limit);
     }
 }
 
-void bench_gemm_w8_a8(struct bench *b) { bench_gemm(b, &b->k->w8_a8, 8, true); }
-void bench_gemm_w4_a8(struct bench *b) { bench_gemm(b, &b->k->w4_a8, 4, true); }
-void bench_gemm_w8_a16(struct bench *b) { bench_gemm(b, &b->k->w8_a16, 8, false); }
-void bench_gemm_w4_a16(struct bench *b) { bench_gemm(b, &b->k->w4_a16, 4, false); }
-void bench_gemm_f32_a16(struct bench *b) { bench_gemm(b, &b->k->f32_a16, 16, false); }
+void bench_gemm_w8_a8(struct bench *b) { bench_gemm(b, &b->k->w8_a8, 8, true, b->limits.int8_ops); }
+void bench_gemm_w4_a8(struct bench *b) { bench_gemm(b, &b->k->w4_a8, 4, true, b->limits.int4_ops); }
+void bench_gemm_w8_a16(struct bench *b) { bench_gemm(b, &b->k->w8_a16, 8, false, b->limits.float_ops); }
+void bench_gemm_w4_a16(struct bench *b) { bench_gemm(b, &b->k->w4_a16, 4, false, b->limits.float_ops); }
+void bench_gemm_f32_a16(struct bench *b) { bench_gemm(b, &b->k->f32_a16, 16, false, b->limits.float_ops); }
+void bench_gemm_w8_bf16(struct bench *b) { bench_gemm(b, &b->k->w8_a16, 8, false, b->limits.bf16_ops); }
+void bench_gemm_w4_bf16(struct bench *b) { bench_gemm(b, &b->k->w4_a16, 4, false, b->limits.bf16_ops); }
+void bench_gemm_f32_bf16(struct bench *b) { bench_gemm(b, &b->k->f32_a16, 16, false, b->limits.bf16_ops); }

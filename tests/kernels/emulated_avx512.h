@@ -1,4 +1,4 @@
-/* The words of AVX-512 and AVX-VNNI that our kernels use, as pairs of AVX2 registers. The build of zqcheck puts this before the kernel
+/* The words of AVX-512, AVX-512 BF16 and AVX-VNNI that our kernels use, as pairs of AVX2 registers. The build of zqcheck puts this before the kernel
  * files of levels that a machine may lack (-include), so that every processor with AVX2 proves them. Semantics: Intel SDM vol. 2.
  * A kernel that uses a further word gets a line here; else it does not compile. Aligned stores check their addresses. */
 #ifndef ZQ_EMULATED_AVX512_H
@@ -162,6 +162,52 @@ EMULATED emulated_ints emulated_dpbusd_epi32(emulated_ints sum, emulated_ints a,
     return (emulated_ints){emulated_dpbusd_256(sum.low, a.low, b.low), emulated_dpbusd_256(sum.high, a.high, b.high)};
 }
 
+/* ---- BF16: to nearest even; subnormals on the way in and out count as 0 ---- */
+
+EMULATED __m256 emulated_flush(__m256 a)
+{
+    const __m256i bits = _mm256_castps_si256(a);
+    const __m256i tiny = _mm256_cmpeq_epi32(_mm256_and_si256(bits, _mm256_set1_epi32(0x7f800000)), _mm256_setzero_si256());
+    return _mm256_castsi256_ps(_mm256_andnot_si256(_mm256_and_si256(tiny, _mm256_set1_epi32(0x7fffffff)), bits));
+}
+/* In the low halves of 32 bits; no NaN. */
+EMULATED __m256i emulated_to_bf16(__m256 a)
+{
+    const __m256i bits = _mm256_castps_si256(emulated_flush(a)), odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    return _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+}
+EMULATED __m256i emulated_16_to_bf16(emulated_floats a)
+{
+    return _mm256_permute4x64_epi64(_mm256_packus_epi32(emulated_to_bf16(a.low), emulated_to_bf16(a.high)), 0xd8);
+}
+EMULATED emulated_ints emulated_cvtne2ps_pbh(emulated_floats high, emulated_floats low)
+{
+    return (emulated_ints){emulated_16_to_bf16(low), emulated_16_to_bf16(high)};
+}
+EMULATED emulated_ints emulated_permutexvar_epi16(emulated_ints order, emulated_ints a)
+{
+    uint16_t from[32], to[32], at[32];
+    memcpy(from, &a, sizeof from);
+    memcpy(at, &order, sizeof at);
+    for (int i = 0; i < 32; i++) to[i] = from[at[i] % 32];
+    memcpy(&a, to, sizeof a);
+    return a;
+}
+/* Two products each, the odd one first, each added with one rounding. */
+EMULATED __m256 emulated_dpbf16_256(__m256 sum, __m256i a, __m256i b)
+{
+    const __m256i high = _mm256_set1_epi32((int)0xffff0000);
+    const __m256 a1 = emulated_flush(_mm256_castsi256_ps(_mm256_and_si256(a, high)));
+    const __m256 b1 = emulated_flush(_mm256_castsi256_ps(_mm256_and_si256(b, high)));
+    const __m256 a0 = emulated_flush(_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)));
+    const __m256 b0 = emulated_flush(_mm256_castsi256_ps(_mm256_slli_epi32(b, 16)));
+    return emulated_flush(_mm256_fmadd_ps(a0, b0, emulated_flush(_mm256_fmadd_ps(a1, b1, emulated_flush(sum)))));
+}
+EMULATED emulated_floats emulated_dpbf16_ps(emulated_floats sum, emulated_ints a, emulated_ints b)
+{
+    return (emulated_floats){emulated_dpbf16_256(sum.low, a.low, b.low), emulated_dpbf16_256(sum.high, a.high, b.high)};
+}
+
 #undef _mm_mask_storeu_epi8
 #undef _mm256_dpbusd_epi32
 #undef _mm512_cmp_ps_mask
@@ -172,6 +218,7 @@ EMULATED emulated_ints emulated_dpbusd_epi32(emulated_ints sum, emulated_ints a,
 #undef _mm512_slli_epi32
 #define __m512 emulated_floats
 #define __m512i emulated_ints
+#define __m512bh emulated_ints
 #define _mm_mask_storeu_epi8 emulated_mask_storeu_epi8
 #define _mm256_dpbusd_epi32 emulated_dpbusd_256
 #define _mm512_abs_ps emulated_abs_ps
@@ -186,10 +233,12 @@ EMULATED emulated_ints emulated_dpbusd_epi32(emulated_ints sum, emulated_ints a,
 #define _mm512_cvtepi8_epi32 emulated_cvtepi8_epi32
 #define _mm512_cvtepu16_epi32 emulated_cvtepu16_epi32
 #define _mm512_cvtepu8_epi32 emulated_cvtepu8_epi32
+#define _mm512_cvtne2ps_pbh emulated_cvtne2ps_pbh
 #define _mm512_cvtph_ps emulated_cvtph_ps
 #define _mm512_cvtps_epi32 emulated_cvtps_epi32
 #define _mm512_cvtps_ph(a, to_nearest) emulated_cvtps_ph(a)
 #define _mm512_div_ps emulated_div_ps
+#define _mm512_dpbf16_ps emulated_dpbf16_ps
 #define _mm512_dpbusd_epi32 emulated_dpbusd_epi32
 #define _mm512_extractf32x8_ps(a, half) ((half) ? (a).high : (a).low)
 #define _mm512_fmadd_ps emulated_fmadd_ps
@@ -201,6 +250,7 @@ EMULATED emulated_ints emulated_dpbusd_epi32(emulated_ints sum, emulated_ints a,
 #define _mm512_max_ps emulated_max_ps
 #define _mm512_min_ps emulated_min_ps
 #define _mm512_mul_ps emulated_mul_ps
+#define _mm512_permutexvar_epi16 emulated_permutexvar_epi16
 #define _mm512_roundscale_ps(a, how) ((emulated_floats){_mm256_round_ps((a).low, how), _mm256_round_ps((a).high, how)})
 #define _mm512_scalef_ps emulated_scalef_ps
 #define _mm512_set1_epi32 emulated_set1_epi32

@@ -58,8 +58,13 @@ static const struct slot {
     void (*bench)(struct bench *b);
 } slots[] = {SLOTS(ROW)};
 
+/* What --math fast puts into the table instead. */
+#define FAST_SLOTS(X) X(gemm_w8_bf16, w8_a16, w8_a16) X(gemm_w4_bf16, w4_a16, w4_a16) X(gemm_f32_bf16, f32_a16, f32_a16)
+static const struct slot fast_slots[] = {FAST_SLOTS(ROW)};
+
 static const unsigned level_bits[] = {
-    ZQ_LEVEL_C, ZQ_LEVEL_AVX2, ZQ_LEVEL_AVXVNNI, ZQ_LEVEL_AVX512VNNI, ZQ_LEVEL_AMX, ZQ_LEVEL_DOTPROD, ZQ_LEVEL_I8MM,
+    ZQ_LEVEL_C,   ZQ_LEVEL_AVX2,    ZQ_LEVEL_AVXVNNI, ZQ_LEVEL_AVX512VNNI, ZQ_LEVEL_AVX512BF16,
+    ZQ_LEVEL_AMX, ZQ_LEVEL_DOTPROD, ZQ_LEVEL_I8MM,
 };
 
 /* Walks the table word by word: all but `levels` must belong to a slot with a check, and none may be NULL. */
@@ -78,6 +83,19 @@ static bool all_slots_have_checks(const struct zq_kernels *k)
     return ok;
 }
 
+/* Nothing that --math fast changes is left unchecked. */
+static bool fast_slots_have_checks(const struct zq_kernels *fast, const struct zq_kernels *exact)
+{
+    for (size_t at = sizeof(void *); at < sizeof *fast; at += sizeof(void *)) {
+        bool covered = !memcmp((const char *)fast + at, (const char *)exact + at, sizeof(void *));
+        for (size_t i = 0; i < ZQ_LEN(fast_slots); i++) covered |= at >= fast_slots[i].begin && at < fast_slots[i].end;
+        if (covered) continue;
+        printf("FAIL: byte %zu of struct zq_kernels has no check with --math fast\n", at);
+        return false;
+    }
+    return true;
+}
+
 /* ---- levels that this machine lacks ---- */
 
 #ifdef ZQ_BORROWED_LEVELS
@@ -89,10 +107,12 @@ void zq_floatmul_avx512vnni_borrowed(struct zq_kernels *k);
 void zq_rows_avx512vnni_borrowed(struct zq_kernels *k);
 void zq_attend_avx512vnni_borrowed(struct zq_kernels *k);
 void zq_gemm_amx_borrowed(struct zq_kernels *k);
+void zq_bf16mul_avx512bf16_borrowed(struct zq_kernels *k);
+void zq_bf16mul_amx_borrowed(struct zq_kernels *k);
 
 static bool borrow(struct zq_kernels *k, unsigned level, unsigned here)
 {
-    if (!(level & (ZQ_LEVEL_AVXVNNI | ZQ_LEVEL_AVX512VNNI | ZQ_LEVEL_AMX))) return false;
+    if (!(level & (ZQ_LEVEL_AVXVNNI | ZQ_LEVEL_AVX512VNNI | ZQ_LEVEL_AVX512BF16 | ZQ_LEVEL_AMX))) return false;
     if (!(here & ZQ_LEVEL_AVX2)) {
         fprintf(stderr, "skipped: level %s, which needs AVX2 where it is absent\n", zq_levels_name(level));
         return false;
@@ -107,12 +127,20 @@ static bool borrow(struct zq_kernels *k, unsigned level, unsigned here)
     }
     return true;
 }
+
+static void borrow_fast(struct zq_kernels *k, unsigned level)
+{
+    if (level == ZQ_LEVEL_AVX512BF16) zq_bf16mul_avx512bf16_borrowed(k);
+    if (level == ZQ_LEVEL_AMX) zq_bf16mul_amx_borrowed(k);
+}
 #else
 static bool borrow(struct zq_kernels *k, unsigned level, unsigned here)
 {
     (void)k, (void)level, (void)here;
     return false;
 }
+
+static void borrow_fast(struct zq_kernels *k, unsigned level) { (void)k, (void)level; }
 #endif
 
 /* ---- crashes ---- */
@@ -192,6 +220,54 @@ static int parse(struct options *o, int argc, char **argv)
     return 0;
 }
 
+/* A level's kernels. */
+struct table {
+    const struct zq_kernels *k, *lower; /* those that both have are no news */
+    const struct zq_kernels *plain;
+    unsigned level;
+    bool is_here;
+    struct limits limits;
+};
+
+struct counts {
+    size_t n_checked, n_failed;
+};
+
+/* Lists, or checks and times, n slots of a table. */
+static void run_slots(const struct options *o, const struct table *t, const struct slot *list, size_t n, struct counts *counts)
+{
+    const char *level = zq_levels_name(t->level);
+    struct bench bench = {.k = t->k, .level = level, .limits = t->limits, .n_threads = zq_available_cores(), .is_c = t->k == t->plain};
+    for (size_t i = 0; i < n; i++) {
+        if (!bench.is_c && !is_new(&list[i], t->k, t->lower)) continue;
+        const bool wanted = is_wanted(o, &list[i], level);
+        if (o->list) {
+            if (wanted) printf("%s %s%s\n", list[i].name, t->is_here ? "" : "borrowed-", level);
+            continue;
+        }
+        if (wanted) {
+            counts->n_checked++;
+            counts->n_failed += !check_slot(&list[i], t->k, t->plain, level, o->seed);
+        }
+        /* C is timed in any case: ratios refer to it */
+        if (o->bench && t->is_here && (wanted || bench.is_c)) list[i].bench(&bench);
+    }
+}
+
+/* The same of what --math fast makes of the table; lower: of the level below. */
+static void run_fast(const struct options *o, const struct table *exact, struct zq_kernels *lower, struct counts *counts)
+{
+    struct zq_kernels fast = *exact->k;
+    struct table t = *exact;
+    t.k = &fast;
+    t.lower = exact->is_here ? lower : exact->k;
+    if (exact->is_here) zq_kernels_fast(&fast);
+    else borrow_fast(&fast, exact->level);
+    counts->n_failed += !fast_slots_have_checks(&fast, exact->k);
+    if (memcmp(&fast, exact->k, sizeof fast)) run_slots(o, &t, fast_slots, ZQ_LEN(fast_slots), counts);
+    if (exact->is_here) *lower = fast;
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {.seed = (uint64_t)time(NULL)};
@@ -208,13 +284,14 @@ int main(int argc, char **argv)
     }
     catch_crashes();
 
-    static struct zq_kernels tables[ZQ_LEN(level_bits)], borrowed;
-    size_t n_tables = 0, n_checked = 0, n_failed = 0;
+    static struct zq_kernels tables[ZQ_LEN(level_bits)], borrowed, lower_fast;
+    struct counts counts = {0};
+    size_t n_tables = 0;
     unsigned levels = 0;
     for (size_t l = 0; l < ZQ_LEN(level_bits); l++) {
         const bool is_here = !(level_bits[l] & ~here);
         struct zq_kernels *k = is_here ? &tables[n_tables] : &borrowed;
-        const struct zq_kernels *lower = is_here && n_tables ? k - 1 : &tables[0];
+        struct table t = {.k = k, .lower = is_here && n_tables ? k - 1 : tables, .plain = tables, .level = level_bits[l], .is_here = is_here};
         if (is_here) {
             levels |= level_bits[l];
             zq_kernels_init(k, levels);
@@ -223,25 +300,11 @@ int main(int argc, char **argv)
             borrowed = tables[0];
             if (!borrow(k, level_bits[l], here)) continue;
         }
-        const char *level = zq_levels_name(level_bits[l]);
-        if (n_tables == 1 && is_here && !all_slots_have_checks(k)) n_failed++;
-        struct bench bench = {.k = k, .level = level, .n_threads = zq_available_cores(), .is_c = k == &tables[0]};
-        if (o.bench && is_here) bench.limits = bench_limits(level_bits[l], bench.n_threads);
-        for (size_t i = 0; i < ZQ_LEN(slots); i++) {
-            if (k != &tables[0] && !is_new(&slots[i], k, lower)) continue;
-            /* C is timed in any case: ratios refer to it */
-            const bool wanted = is_wanted(&o, &slots[i], level);
-            if (o.list) {
-                if (wanted) printf("%s %s%s\n", slots[i].name, is_here ? "" : "borrowed-", level);
-                continue;
-            }
-            if (wanted) {
-                n_checked++;
-                n_failed += !check_slot(&slots[i], k, &tables[0], level, o.seed);
-            }
-            if (o.bench && is_here && (wanted || bench.is_c)) slots[i].bench(&bench);
-        }
+        if (k == tables && !all_slots_have_checks(k)) counts.n_failed++;
+        if (o.bench && is_here) t.limits = bench_limits(level_bits[l], zq_available_cores());
+        run_slots(&o, &t, slots, ZQ_LEN(slots), &counts);
+        run_fast(&o, &t, &lower_fast, &counts);
     }
-    if (!o.list) printf("%zu kernels checked, %zu failed, seed %llu\n", n_checked, n_failed, (unsigned long long)o.seed);
-    return n_failed ? 1 : 0;
+    if (!o.list) printf("%zu kernels checked, %zu failed, seed %llu\n", counts.n_checked, counts.n_failed, (unsigned long long)o.seed);
+    return counts.n_failed ? 1 : 0;
 }

@@ -60,6 +60,9 @@ static void costs_of_a_decoder(void **state)
     assert_true(prompt.weight_bytes == c.weight_bytes && prompt.ops[ZQ_WORK_F32] == c.ops[ZQ_WORK_F32]);
     assert_true(prompt.ops[ZQ_WORK_INT4] == 50 * c.ops[ZQ_WORK_INT4] && prompt.other_bytes == 0);
     assert_true(zq_model_bytes(m) == c.weight_bytes);
+    m->kernels.bf16 = true;
+    const struct zq_cost bf16 = zq_cost_of_step(m, 3, 1, 100, 4);
+    assert_true(c.ops[ZQ_WORK_F32] > 0 && bf16.ops[ZQ_WORK_BF16] == c.ops[ZQ_WORK_F32] && bf16.ops[ZQ_WORK_F32] == 0);
     zq_model_close(m);
 }
 
@@ -90,6 +93,12 @@ static void limits_of_a_machine(void **state)
     limit = zq_limit_of(&c, &m, ZQ_LEVEL_AVX2, true);
     assert_true(fabs(limit.seconds - 14e-3) < 1e-12);
     assert_string_equal(limit.bound, "f32 avx2");
+    c = (struct zq_cost){.ops = {[ZQ_WORK_BF16] = 4e9}};
+    assert_true(isnan(zq_limit_of(&c, &m, ZQ_LEVEL_AVX2, false).seconds)); /* no units */
+    m.ops[3][ZQ_WORK_BF16] = (struct zq_rate){0, 2e12};
+    limit = zq_limit_of(&c, &m, ZQ_LEVEL_AVX2 | ZQ_LEVEL_AVX512VNNI | ZQ_LEVEL_AVX512BF16, false);
+    assert_true(fabs(limit.seconds - 2e-3) < 1e-12);
+    assert_string_equal(limit.bound, "bf16 avx512bf16");
     assert_true(isnan(zq_limit_of(&c, &m, 0, false).seconds)); /* plain C has no peak */
 }
 

@@ -3,4 +3,4 @@
 
 #include "kernels/chain.h"
 
-#include "kernels/floatmul.inc"
+#include "kernels/floatmul_slots.inc"

@@ -4,11 +4,10 @@
  *
  * Tile plan, 2 x 2: sums 0 1 / 2 3 (32 tokens x 32 rows), left 4 5, right 6 7: four loads for four products. 32 rows are half of a
  * packed tile of rows. Sums of a block of tokens wait in a buffer, because 4-bit codes are unpacked strip by strip of columns, and
- * each strip serves all tokens of the block.
- *
- * A newcomer would miss that gcc's tile loads and stores do not say that they touch memory: hence settle_memory(). */
+ * each strip serves all tokens of the block. */
 #include "kernels/crossovers.h"
 #include "kernels/x86/gemm_vnni512.h"
+#include "kernels/x86/tiles.h"
 
 #include "kernels/gemm.inc"
 
@@ -19,25 +18,6 @@ enum {
     BLOCK = 128,        /* tokens whose sums are kept: 16 KiB of them, and as much of floats */
     STRIP_COLS = 512,   /* of unpacked codes: 16 KiB, half of the first-level cache with the sums */
 };
-
-struct tile_configuration { /* Intel SDM vol. 1, 18.2 */
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t n_rows[16];
-};
-
-ZQ_INLINE void settle_memory(void) { __asm__ volatile("" ::: "memory"); }
-
-static void configure(void)
-{
-    struct tile_configuration c = {.palette = 1};
-    for (size_t i = 0; i < 8; i++) {
-        c.row_bytes[i] = 64;
-        c.n_rows[i] = 16;
-    }
-    settle_memory();
-    _tile_loadconfig(&c);
-}
 
 /* What one call works on: rows [row, row + HALF), tokens [token, token + n_tokens). */
 struct block {

@@ -38,8 +38,10 @@ unsigned zq_levels_x86(void)
     if (!has(b, 5) || !has(features, 12) || !has(features, 29)) return levels;
     levels |= ZQ_LEVEL_AVX2;
     if ((state & zmm) == zmm && has(b, 16) && has(b, 17) && has(b, 30) && has(b, 31) && has(c, 11)) levels |= ZQ_LEVEL_AVX512VNNI;
-    /* leaf 7.1 EAX: AVX_VNNI 4; leaf 7 EDX: AMX_BF16 22, AMX_TILE 24, AMX_INT8 25 */
-    if (__get_cpuid_count(7, 1, &more, &unused, &unused, &unused) && has(more, 4)) levels |= ZQ_LEVEL_AVXVNNI;
+    /* leaf 7.1 EAX: AVX_VNNI 4, AVX512_BF16 5; leaf 7 EDX: AMX_BF16 22, AMX_TILE 24, AMX_INT8 25 */
+    if (!__get_cpuid_count(7, 1, &more, &unused, &unused, &unused)) more = 0;
+    if (has(more, 4)) levels |= ZQ_LEVEL_AVXVNNI;
+    if (levels & ZQ_LEVEL_AVX512VNNI && has(more, 5)) levels |= ZQ_LEVEL_AVX512BF16;
     if (levels & ZQ_LEVEL_AVX512VNNI && (state & STATE_TILES) == STATE_TILES && has(d, 22) && has(d, 24) && has(d, 25) && tiles_granted())
         levels |= ZQ_LEVEL_AMX;
     return levels;

@@ -1,0 +1,67 @@
+/* Products of BF16 pairs with vdpbf16ps.
+ *
+ * Register plan: 6 tokens x 4 vectors of 16 rows are 24 sums; 4 of weights, 1 of a token's pair in all lanes. */
+#include "kernels/x86/vec_avx512.h"
+
+enum { TOKENS_STEP = 1 };
+
+#include "kernels/x86/bf16mul.h"
+
+ZQ_INLINE __m512bh as_bf16(__m512i a)
+{
+    __m512bh b;
+    memcpy(&b, &a, sizeof b);
+    return b;
+}
+
+ZQ_INLINE void add_tokens(float (*sums)[ROWS], const pair *x, size_t ld, size_t n_tokens, const pair *w, size_t n_pairs)
+{
+    vec s[T_MANY * V_TILE];
+    ZQ_UNROLL
+    for (size_t i = 0; i < n_tokens * V_TILE; i++) s[i] = v_load(sums[i / V_TILE] + i % V_TILE * 16);
+    for (size_t k = 0; k < n_pairs; k++, w += ROWS) {
+        __m512bh right[V_TILE];
+        ZQ_UNROLL
+        for (size_t v = 0; v < V_TILE; v++) right[v] = as_bf16(_mm512_loadu_si512(w + v * 16));
+        ZQ_UNROLL
+        for (size_t t = 0; t < n_tokens; t++) {
+            const __m512bh left = as_bf16(_mm512_set1_epi32((int)x[t * ld + k]));
+            ZQ_UNROLL
+            for (size_t v = 0; v < V_TILE; v++) s[t * V_TILE + v] = _mm512_dpbf16_ps(s[t * V_TILE + v], left, right[v]);
+        }
+    }
+    ZQ_UNROLL
+    for (size_t i = 0; i < n_tokens * V_TILE; i++) {
+        v_settle(&s[i]);
+        v_store(sums[i / V_TILE] + i % V_TILE * 16, s[i]);
+    }
+}
+
+static void add_products(float (*sums)[ROWS], const pair *x, size_t ld, size_t n_tokens, const pair *w, size_t n_pairs)
+{
+    size_t t = 0;
+    for (; t + T_MANY <= n_tokens; t += T_MANY) add_tokens(sums + t, x + t * ld, ld, T_MANY, w, n_pairs);
+    for (; t + 2 <= n_tokens; t += 2) add_tokens(sums + t, x + t * ld, ld, 2, w, n_pairs);
+    if (t < n_tokens) add_tokens(sums + t, x + t * ld, ld, 1, w, n_pairs);
+}
+
+static void gemm_f32_bf16_avx512bf16(const struct zq_product *p, size_t row_begin, size_t row_end) { run_bf16(p, row_begin, row_end, FORMAT_BF16); }
+
+static void gemm_w8_bf16_avx512bf16(const struct zq_product *p, size_t row_begin, size_t row_end)
+{
+    if (stays_exact(p)) run(p, row_begin, row_end, FORMAT_I8, load_i8);
+    else run_bf16(p, row_begin, row_end, FORMAT_I8);
+}
+
+static void gemm_w4_bf16_avx512bf16(const struct zq_product *p, size_t row_begin, size_t row_end)
+{
+    if (stays_exact(p)) run(p, row_begin, row_end, FORMAT_I4, load_i4);
+    else run_bf16(p, row_begin, row_end, FORMAT_I4);
+}
+
+void zq_bf16mul_avx512bf16(struct zq_kernels *k)
+{
+    k->f32_a16 = (struct zq_gemm){"gemm_f32_bf16_avx512bf16", ROWS, bytes_pairs, pack_pairs, gemm_f32_bf16_avx512bf16};
+    k->w8_a16 = (struct zq_gemm){"gemm_w8_bf16_avx512bf16", ROWS, bytes_w8, pack_w8, gemm_w8_bf16_avx512bf16};
+    k->w4_a16 = (struct zq_gemm){"gemm_w4_bf16_avx512bf16", ROWS, bytes_w4, pack_w4, gemm_w4_bf16_avx512bf16};
+}
