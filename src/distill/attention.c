@@ -2,7 +2,7 @@
  * that sums over queries (gradients of keys and values) have one owner. Queries go in blocks: of a causal or windowed score
  * matrix only the part that can be seen is computed, and probabilities are computed again for the backward pass rather than
  * kept, as they would be the largest array of all. */
-#include "distill/student.h"
+#include "distill/attention.h"
 
 #include "base/clones.h"
 #include "base/threads.h"
@@ -13,7 +13,7 @@
 
 enum { BLOCK = 64, LANES = 16 }; /* queries of a block; partial sums of a row */
 
-size_t zq_student_attend_floats(size_t max_length)
+size_t zq_attention_floats(size_t max_length)
 {
     return 2 * BLOCK * max_length; /* probabilities and their gradients */
 }
@@ -21,15 +21,15 @@ size_t zq_student_attend_floats(size_t max_length)
 /* ---- rotary positions ------------------------------------------------------------------------------------------------ */
 
 struct rotate_work {
-    const struct zq_student *s;
+    const struct zq_attention_pass *a;
     float *rows; /* qkv or its gradient */
     float sense; /* 1, or -1 for the gradient: the transposed rotation */
 };
 
-ZQ_CLONES static void rotate_head(const struct zq_config *c, float *x, const float *cos, const float *sin, float sense)
+ZQ_CLONES static void rotate_head(const struct zq_rotary *r, float *x, const float *cos, const float *sin, float sense)
 {
-    const size_t half = c->n_rotated / 2;
-    const bool pairs = c->arch->positions == ZQ_POS_ROTARY_PAIRS;
+    const size_t half = r->n_rotated / 2;
+    const bool pairs = r->pairs;
     for (size_t i = 0; i < half; i++) {
         float *a = pairs ? x + 2 * i : x + i, *b = pairs ? x + 2 * i + 1 : x + i + half;
         const float s = sense * sin[i], turned = *a * cos[i] - *b * s;
@@ -42,20 +42,20 @@ static void rotate_range(void *work, size_t begin, size_t end, int thread)
 {
     (void)thread;
     const struct rotate_work *w = work;
-    const struct zq_student *s = w->s;
-    const size_t half = s->config.n_rotated / 2;
+    const struct zq_attention_pass *a = w->a;
+    const size_t half = a->rotary.n_rotated / 2;
     for (size_t t = begin; t < end; t++) {
-        const float *cos = s->cos + s->positions[t] * half, *sin = s->sin + s->positions[t] * half;
-        float *q = w->rows + t * s->ld_qkv + s->heads.q_offset, *k = w->rows + t * s->ld_qkv + s->heads.k_offset;
-        for (size_t h = 0; h < s->heads.n_heads; h++) rotate_head(&s->config, q + h * s->heads.q_stride, cos, sin, w->sense);
-        for (size_t h = 0; h < s->heads.n_kv_heads; h++) rotate_head(&s->config, k + h * s->heads.kv_stride, cos, sin, w->sense);
+        const float *cos = a->rotary.cos + a->positions[t] * half, *sin = a->rotary.sin + a->positions[t] * half;
+        float *q = w->rows + t * a->ld + a->heads.q_offset, *k = w->rows + t * a->ld + a->heads.k_offset;
+        for (size_t h = 0; h < a->heads.n_heads; h++) rotate_head(&a->rotary, q + h * a->heads.q_stride, cos, sin, w->sense);
+        for (size_t h = 0; h < a->heads.n_kv_heads; h++) rotate_head(&a->rotary, k + h * a->heads.kv_stride, cos, sin, w->sense);
     }
 }
 
-static void rotate(const struct zq_student *s, float *rows, float sense)
+static void rotate(const struct zq_attention_pass *a, float *rows, float sense, int n_threads)
 {
-    struct rotate_work work = {s, rows, sense};
-    if (s->config.n_rotated) zq_parallel(s->n_threads, s->n_tokens, 8, rotate_range, &work);
+    struct rotate_work work = {a, rows, sense};
+    if (a->rotary.n_rotated) zq_parallel(n_threads, a->n_tokens, 8, rotate_range, &work);
 }
 
 /* ---- one block of queries -------------------------------------------------------------------------------------------- */
@@ -65,11 +65,11 @@ struct block {
     size_t begin, end, first, last;
 };
 
-static struct block block_at(const struct zq_config *c, size_t begin, size_t length)
+static struct block block_at(const struct zq_attention_pass *a, size_t begin, size_t length)
 {
     struct block b = {.begin = begin, .end = begin + BLOCK < length ? begin + BLOCK : length, .last = length};
-    if (c->arch->causal) b.last = b.end;
-    if (c->window && begin >= c->window) b.first = begin - c->window + 1;
+    if (a->causal) b.last = b.end;
+    if (a->window && begin >= a->window) b.first = begin - a->window + 1;
     return b;
 }
 
@@ -99,11 +99,11 @@ static inline float exponentiate(float *x, size_t n, float top)
 }
 
 /* Turns the scores p [queries, keys] of a block into probabilities, 0 for keys that a query does not see. */
-ZQ_CLONES static void softmax(const struct zq_config *c, struct block b, float *p)
+ZQ_CLONES static void softmax(const struct zq_attention_pass *a, struct block b, float *p)
 {
     const size_t n_keys = b.last - b.first;
     for (size_t i = b.begin; i < b.end; i++, p += n_keys) {
-        const size_t from = (c->window && i >= c->window ? i - c->window + 1 : 0), to = c->arch->causal ? i + 1 : b.last;
+        const size_t from = (a->window && i >= a->window ? i - a->window + 1 : 0), to = a->causal ? i + 1 : b.last;
         const size_t low = from > b.first ? from - b.first : 0, high = to - b.first;
         memset(p, 0, low * sizeof *p);
         memset(p + high, 0, (n_keys - high) * sizeof *p);
@@ -132,57 +132,65 @@ struct head {
     size_t ld, n; /* row stride, head_dim */
 };
 
-static struct head head_of(const struct zq_student *s, size_t row, size_t h)
+static struct head head_of(const struct zq_attention_pass *a, size_t row, size_t h)
 {
-    const struct zq_heads *heads = &s->heads;
-    const float *at = s->qkv + row * s->ld_qkv;
+    const struct zq_heads *heads = &a->heads;
+    const float *at = a->qkv + row * a->ld;
     const size_t kv = h * heads->n_kv_heads / heads->n_heads * heads->kv_stride;
     return (struct head){
         .q = at + heads->q_offset + h * heads->q_stride, .k = at + heads->k_offset + kv, .v = at + heads->v_offset + kv,
-        .ld = s->ld_qkv, .n = heads->head_dim,
+        .ld = a->ld, .n = heads->head_dim,
     };
 }
 
-static void probabilities(const struct zq_student *s, const struct head *h, struct block b, float *p)
+static void probabilities(const struct zq_attention_pass *a, const struct head *h, struct block b, float *p)
 {
     const size_t n_keys = b.last - b.first;
     zq_matmul_serial(&(struct zq_matmul){
-        .m = b.end - b.begin, .n = n_keys, .k = h->n, .alpha = s->score_scale, .a = h->q + b.begin * h->ld, .lda = h->ld,
+        .m = b.end - b.begin, .n = n_keys, .k = h->n, .alpha = a->scale, .a = h->q + b.begin * h->ld, .lda = h->ld,
         .b = h->k + b.first * h->ld, .ldb = h->ld, .turn_b = true, .c = p, .ldc = n_keys,
     });
-    softmax(&s->config, b, p);
+    softmax(a, b, p);
 }
 
 /* ---- forward --------------------------------------------------------------------------------------------------------- */
 
-static void attend_head(const struct zq_student *s, size_t sequence, size_t h, float *p)
+static void attend_head(const struct zq_attention_pass *a, size_t sequence, size_t h, float *p)
 {
-    const size_t row = s->begins[sequence], length = s->begins[sequence + 1] - row, ld = s->heads.n_heads * s->heads.head_dim;
-    const struct head head = head_of(s, row, h);
+    const size_t row = a->begins[sequence], length = a->begins[sequence + 1] - row, ld = a->heads.n_heads * a->heads.head_dim;
+    const struct head head = head_of(a, row, h);
     for (size_t begin = 0; begin < length; begin += BLOCK) {
-        const struct block b = block_at(&s->config, begin, length);
+        const struct block b = block_at(a, begin, length);
         const size_t n_keys = b.last - b.first;
-        probabilities(s, &head, b, p);
+        probabilities(a, &head, b, p);
         zq_matmul_serial(&(struct zq_matmul){
             .m = b.end - b.begin, .n = head.n, .k = n_keys, .alpha = 1, .a = p, .lda = n_keys, .b = head.v + b.first * head.ld, .ldb = head.ld,
-            .c = s->attended + (row + begin) * ld + h * head.n, .ldc = ld,
+            .c = a->attended + (row + begin) * ld + h * head.n, .ldc = ld,
         });
     }
 }
 
+struct attention_work {
+    const struct zq_attention_pass *a;
+    float *scratch; /* [threads, thread_floats] */
+    size_t thread_floats;
+};
+
 static void attend_range(void *work, size_t begin, size_t end, int thread)
 {
-    const struct zq_student *s = work;
-    const size_t n_shared = s->heads.n_heads / s->heads.n_kv_heads;
+    const struct attention_work *w = work;
+    const struct zq_attention_pass *a = w->a;
+    const size_t n_shared = a->heads.n_heads / a->heads.n_kv_heads;
     for (size_t i = begin; i < end; i++)
         for (size_t h = 0; h < n_shared; h++)
-            attend_head(s, i / s->heads.n_kv_heads, i % s->heads.n_kv_heads * n_shared + h, s->scratch + (size_t)thread * s->thread_floats);
+            attend_head(a, i / a->heads.n_kv_heads, i % a->heads.n_kv_heads * n_shared + h, w->scratch + (size_t)thread * w->thread_floats);
 }
 
-void zq_student_attend(struct zq_student *s)
+void zq_attention_forward(const struct zq_attention_pass *a, int n_threads, float *scratch, size_t thread_floats)
 {
-    rotate(s, s->qkv, 1);
-    zq_parallel(s->n_threads, s->n_sequences * s->heads.n_kv_heads, 1, attend_range, s);
+    struct attention_work work = {a, scratch, thread_floats};
+    rotate(a, a->qkv, 1, n_threads);
+    zq_parallel(n_threads, a->n_sequences * a->heads.n_kv_heads, 1, attend_range, &work);
 }
 
 /* ---- backward -------------------------------------------------------------------------------------------------------- */
@@ -198,11 +206,11 @@ struct head_gradient {
 };
 
 /* Adds to the gradients of keys and values, sets that of the queries. dout: of the block's first query. */
-static void back_block(const struct zq_student *s, const struct head *h, struct block b, const float *dout, struct head_gradient d, float *p)
+static void back_block(const struct zq_attention_pass *a, const struct head *h, struct block b, const float *dout, struct head_gradient d, float *p)
 {
-    const size_t n_queries = b.end - b.begin, n_keys = b.last - b.first, ld_out = s->heads.n_heads * s->heads.head_dim;
-    float *dp = p + BLOCK * s->max_length;
-    probabilities(s, h, b, p);
+    const size_t n_queries = b.end - b.begin, n_keys = b.last - b.first, ld_out = a->heads.n_heads * a->heads.head_dim;
+    float *dp = p + BLOCK * a->max_length;
+    probabilities(a, h, b, p);
     zq_matmul_serial(&(struct zq_matmul){ /* d.v += p^T dout */
         .m = n_keys, .n = h->n, .k = n_queries, .alpha = 1, .a = p, .lda = n_keys, .turn_a = true, .b = dout, .ldb = ld_out,
         .c = d.v + b.first * h->ld, .ldc = h->ld, .add = true,
@@ -213,38 +221,40 @@ static void back_block(const struct zq_student *s, const struct head *h, struct 
     });
     softmax_back(p, dp, n_queries, n_keys);
     zq_matmul_serial(&(struct zq_matmul){ /* d.q = scale dp k */
-        .m = n_queries, .n = h->n, .k = n_keys, .alpha = s->score_scale, .a = dp, .lda = n_keys, .b = h->k + b.first * h->ld, .ldb = h->ld,
+        .m = n_queries, .n = h->n, .k = n_keys, .alpha = a->scale, .a = dp, .lda = n_keys, .b = h->k + b.first * h->ld, .ldb = h->ld,
         .c = d.q + b.begin * h->ld, .ldc = h->ld,
     });
     zq_matmul_serial(&(struct zq_matmul){ /* d.k += scale dp^T q */
-        .m = n_keys, .n = h->n, .k = n_queries, .alpha = s->score_scale, .a = dp, .lda = n_keys, .turn_a = true, .b = h->q + b.begin * h->ld,
+        .m = n_keys, .n = h->n, .k = n_queries, .alpha = a->scale, .a = dp, .lda = n_keys, .turn_a = true, .b = h->q + b.begin * h->ld,
         .ldb = h->ld, .c = d.k + b.first * h->ld, .ldc = h->ld, .add = true,
     });
 }
 
 static void back_range(void *work, size_t begin, size_t end, int thread)
 {
-    const struct zq_student *s = work;
-    const struct zq_heads *heads = &s->heads;
+    const struct attention_work *w = work;
+    const struct zq_attention_pass *a = w->a;
+    const struct zq_heads *heads = &a->heads;
     const size_t n_shared = heads->n_heads / heads->n_kv_heads, ld_out = heads->n_heads * heads->head_dim;
-    float *p = s->scratch + (size_t)thread * s->thread_floats;
+    float *p = w->scratch + (size_t)thread * w->thread_floats;
     for (size_t i = begin; i < end; i++) {
-        const size_t sequence = i / heads->n_kv_heads, g = i % heads->n_kv_heads, row = s->begins[sequence], length = s->begins[sequence + 1] - row;
-        float *at = s->d_qkv + row * s->ld_qkv;
+        const size_t sequence = i / heads->n_kv_heads, g = i % heads->n_kv_heads, row = a->begins[sequence], length = a->begins[sequence + 1] - row;
+        float *at = a->d_qkv + row * a->ld;
         struct head_gradient d = {.k = at + heads->k_offset + g * heads->kv_stride, .v = at + heads->v_offset + g * heads->kv_stride};
-        clear_columns(d.k, s->ld_qkv, length, heads->head_dim);
-        clear_columns(d.v, s->ld_qkv, length, heads->head_dim);
+        clear_columns(d.k, a->ld, length, heads->head_dim);
+        clear_columns(d.v, a->ld, length, heads->head_dim);
         for (size_t h = g * n_shared; h < (g + 1) * n_shared; h++) {
-            const struct head head = head_of(s, row, h);
-            const float *dout = s->d_attended + row * ld_out + h * heads->head_dim;
+            const struct head head = head_of(a, row, h);
+            const float *dout = a->d_attended + row * ld_out + h * heads->head_dim;
             d.q = at + heads->q_offset + h * heads->q_stride;
-            for (size_t q = 0; q < length; q += BLOCK) back_block(s, &head, block_at(&s->config, q, length), dout + q * ld_out, d, p);
+            for (size_t q = 0; q < length; q += BLOCK) back_block(a, &head, block_at(a, q, length), dout + q * ld_out, d, p);
         }
     }
 }
 
-void zq_student_attend_back(struct zq_student *s)
+void zq_attention_backward(const struct zq_attention_pass *a, int n_threads, float *scratch, size_t thread_floats)
 {
-    zq_parallel(s->n_threads, s->n_sequences * s->heads.n_kv_heads, 1, back_range, s);
-    rotate(s, s->d_qkv, -1);
+    struct attention_work work = {a, scratch, thread_floats};
+    zq_parallel(n_threads, a->n_sequences * a->heads.n_kv_heads, 1, back_range, &work);
+    rotate(a, a->d_qkv, -1, n_threads);
 }

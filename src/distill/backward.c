@@ -2,23 +2,19 @@
  * the numbers it multiplied, handed on to the float weights and the float input. */
 #include "distill/student.h"
 
-#include "distill/activation.h"
-#include "distill/matmul.h"
-#include "distill/norm.h"
-
 /* dw and dbias of a map from dy [T, ld]; and, unless it is NULL, dx [T, n_cols] = dy W (+ dx). */
 static void back(struct zq_student *s, const struct zq_student_linear *l, const struct zq_student_input *in, const float *dy, size_t ld,
                  float *dx, bool add)
 {
-    zq_matmul_run(s->n_threads, &(struct zq_matmul){
+    s->ops->product(s->self, &(struct zq_matmul){
         .m = l->n_rows, .n = l->n_cols, .k = s->n_tokens, .alpha = 1, .a = dy, .lda = ld, .turn_a = true, .b = zq_student_read(s, l, in),
-        .ldb = l->n_cols, .c = l->dw, .ldc = l->n_cols,
+        .ldb = l->n_cols, .c = l->dw, .ldc = l->n_cols, .fast = s->fast,
     });
-    if (l->has_bias) zq_column_sums(dy, ld, s->n_tokens, l->n_rows, l->dbias, s->n_threads);
+    if (l->has_bias) s->ops->column_sums(s->self, dy, ld, s->n_tokens, l->n_rows, l->dbias);
     if (dx)
-        zq_matmul_run(s->n_threads, &(struct zq_matmul){
+        s->ops->product(s->self, &(struct zq_matmul){
             .m = s->n_tokens, .n = l->n_cols, .k = l->n_rows, .alpha = 1, .a = dy, .lda = ld, .b = zq_student_weights(s, l), .ldb = l->n_cols,
-            .c = dx, .ldc = l->n_cols, .add = add,
+            .c = dx, .ldc = l->n_cols, .add = add, .fast = s->fast,
         });
 }
 
@@ -29,7 +25,7 @@ static void norm_back(struct zq_student *s, const struct zq_student_norm *w, con
         .n_tokens = s->n_tokens, .n = s->config.width, .rms = s->config.arch->rms, .eps = (float)s->config.norm_eps,
         .x = x, .stats = w->stats, .gamma = w->gamma, .beta = w->beta,
     };
-    zq_norm_backward(&pass, dy, w->dgamma, w->dbeta, sum, dx, s->n_threads);
+    s->ops->norm_back(s->self, &(struct zq_norm_back){pass, dy, sum, w->dgamma, w->dbeta, dx});
 }
 
 /* dx = gradient of the FFN's input, from that of its output. */
@@ -39,7 +35,7 @@ static void ffn_back(struct zq_student *s, const float *dy, float *dx)
     const size_t n = c->ffn_width;
     back(s, &s->linear[ZQ_DOWN], &s->down_in, dy, c->width, s->d_up, false);
     const struct zq_activation_pass pass = {c->activation, s->n_tokens * n, c->gated ? s->gate : s->up, c->gated ? s->up : NULL};
-    zq_activation_backward(&pass, s->d_up, c->gated ? s->d_gate : s->d_up, s->d_up, s->n_threads);
+    s->ops->activate_back(s->self, &pass, s->d_up, c->gated ? s->d_gate : s->d_up, s->d_up);
     back(s, &s->linear[ZQ_UP], &s->ffn_in, s->d_up, n, dx, false);
     if (c->gated) back(s, &s->linear[ZQ_GATE], &s->ffn_in, s->d_gate, n, dx, true);
 }
@@ -49,7 +45,8 @@ static void attention_back(struct zq_student *s, const float *dy, float *dx, boo
 {
     size_t at = 0;
     back(s, &s->linear[ZQ_O], &s->o_in, dy, s->config.width, s->d_attended, false);
-    zq_student_attend_back(s);
+    const struct zq_attention_pass pass = zq_student_attention(s);
+    s->ops->attend_back(s->self, &pass);
     for (int r = ZQ_QKV; r <= ZQ_V; r++) {
         if (!s->linear[r].n_rows) continue;
         back(s, &s->linear[r], &s->attention_in, s->d_qkv + at, s->ld_qkv, dx, add);
@@ -78,20 +75,15 @@ static void back_parallel(struct zq_student *s, const float *dy, float *dx)
     norm_back(s, &s->norm1, s->x, s->d_in, sum, dx);
 }
 
-static void add_to(float *x, const float *y, size_t n)
-{
-    for (size_t i = 0; i < n; i++) x[i] += y[i];
-}
-
 static void back_post(struct zq_student *s, const float *dy, float *dx)
 {
     const size_t n = s->n_tokens * s->config.width;
     norm_back(s, &s->norm2, s->last, dy, NULL, s->d_stream);
     ffn_back(s, s->d_stream, s->d_in);
-    add_to(s->d_in, s->d_stream, n);
+    s->ops->add(s->self, s->d_in, s->d_stream, n);
     norm_back(s, &s->norm1, s->mid, s->d_in, NULL, s->d_stream);
     attention_back(s, s->d_stream, dx, false);
-    if (dx) add_to(dx, s->d_stream, n);
+    if (dx) s->ops->add(s->self, dx, s->d_stream, n);
 }
 
 void zq_student_backward(struct zq_student *s, const float *dy, float *dx)

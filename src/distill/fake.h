@@ -4,18 +4,11 @@
 #ifndef ZQ_DISTILL_FAKE_H
 #define ZQ_DISTILL_FAKE_H
 
-#include "quant/scheme.h"
+#include "kernels/training.h"
 
 /* Scratch of one thread, in floats, for rows or tokens of up to n_cols values. */
 size_t zq_fake_thread_floats(size_t n_cols);
 
-struct zq_fake_weights {
-    const float *w; /* [n_rows, n_cols] */
-    float *out;     /* [n_rows, n_cols], not w */
-    size_t n_rows, n_cols;
-    const struct zq_layout *layout; /* integer codes */
-    float *shared;  /* [n_rows] scratch for groups of rows */
-};
 /* scratch: [n_threads, thread_floats]. false if a weight is NaN or infinite; out is then incomplete. */
 bool zq_fake_weights(const struct zq_fake_weights *a, int n_threads, float *scratch, size_t thread_floats);
 

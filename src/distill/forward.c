@@ -2,56 +2,42 @@
  * stays where it was computed. */
 #include "distill/student.h"
 
-#include "base/threads.h"
-#include "distill/activation.h"
-#include "distill/fake.h"
-#include "distill/matmul.h"
-#include "distill/norm.h"
-
-#include <string.h>
-
 static void norm(struct zq_student *s, const struct zq_student_norm *w, const float *x, float *out)
 {
     const struct zq_norm_pass pass = {
         .n_tokens = s->n_tokens, .n = s->config.width, .rms = s->config.arch->rms, .eps = (float)s->config.norm_eps,
         .x = x, .stats = w->stats, .gamma = w->gamma, .beta = w->beta,
     };
-    zq_norm_forward(&pass, out, s->n_threads);
+    s->ops->norm(s->self, &pass, out);
 }
 
 static void quantize_input(struct zq_student *s, const struct zq_student_input *in)
 {
-    if (s->quantized && in->fake) zq_fake_tokens(in->f, in->fake, s->n_tokens, in->n, s->n_threads, s->scratch, s->thread_floats);
-}
-
-struct start_work {
-    const float *bias, *residual;
-    float *out;
-    size_t n, ld;
-};
-
-static void start_range(void *work, size_t begin, size_t end, int thread)
-{
-    (void)thread;
-    const struct start_work *w = work;
-    for (size_t t = begin; t < end; t++) {
-        float *out = w->out + t * w->ld;
-        if (w->residual)
-            for (size_t i = 0; i < w->n; i++) out[i] = w->residual[t * w->n + i] + w->bias[i];
-        else memcpy(out, w->bias, w->n * sizeof *out);
-    }
+    if (s->quantized && in->fake) s->ops->fake_tokens(s->self, in->f, in->fake, s->n_tokens, in->n);
 }
 
 /* out [T, ld] = in W^T + bias (+ residual [T, n_rows], which may be out) */
 static void run(struct zq_student *s, const struct zq_student_linear *l, const struct zq_student_input *in, const float *residual,
                 float *out, size_t ld)
 {
-    struct start_work start = {l->bias, residual, out, l->n_rows, ld};
-    zq_parallel(s->n_threads, s->n_tokens, 8, start_range, &start);
-    zq_matmul_run(s->n_threads, &(struct zq_matmul){
+    s->ops->start(s->self, &(struct zq_rows_start){l->bias, residual, out, s->n_tokens, l->n_rows, ld});
+    s->ops->product(s->self, &(struct zq_matmul){
         .m = s->n_tokens, .n = l->n_rows, .k = l->n_cols, .alpha = 1, .a = zq_student_read(s, l, in), .lda = l->n_cols,
-        .b = zq_student_weights(s, l), .ldb = l->n_cols, .turn_b = true, .c = out, .ldc = ld, .add = true,
+        .b = zq_student_weights(s, l), .ldb = l->n_cols, .turn_b = true, .c = out, .ldc = ld, .add = true, .fast = s->fast,
     });
+}
+
+struct zq_attention_pass zq_student_attention(const struct zq_student *s)
+{
+    const struct zq_config *c = &s->config;
+    return (struct zq_attention_pass){
+        .heads = s->heads, .rotary = {s->cos, s->sin, c->n_rotated, c->arch->positions == ZQ_POS_ROTARY_PAIRS},
+        .causal = c->arch->causal, .window = c->window, .scale = s->score_scale,
+        .n_sequences = s->n_sequences, .n_tokens = s->n_tokens, .max_length = s->max_length,
+        .begins = s->there, .positions = s->there + s->max_sequences + 1,
+        .qkv = s->qkv, .ld = s->ld_qkv, .attended = s->attended, .stats = s->attention_stats,
+        .d_attended = s->d_attended, .d_qkv = s->d_qkv,
+    };
 }
 
 /* Rotated queries, keys and values, and what attention makes of them. */
@@ -63,7 +49,8 @@ static void attend(struct zq_student *s)
         run(s, &s->linear[r], &s->attention_in, NULL, s->qkv + at, s->ld_qkv);
         at += s->linear[r].n_rows;
     }
-    zq_student_attend(s);
+    const struct zq_attention_pass pass = zq_student_attention(s);
+    s->ops->attend(s->self, &pass);
     quantize_input(s, &s->o_in);
 }
 
@@ -84,7 +71,7 @@ static void activate(struct zq_student *s)
     run(s, &s->linear[ZQ_UP], &s->ffn_in, NULL, s->up, c->ffn_width);
     if (c->gated) run(s, &s->linear[ZQ_GATE], &s->ffn_in, NULL, s->gate, c->ffn_width);
     const struct zq_activation_pass pass = {c->activation, s->n_tokens * c->ffn_width, c->gated ? s->gate : s->up, c->gated ? s->up : NULL};
-    zq_activation_forward(&pass, s->act, s->n_threads);
+    s->ops->activate(s->self, &pass, s->act);
     quantize_input(s, &s->down_in);
 }
 
@@ -92,10 +79,11 @@ static void take_batch(struct zq_student *s, const struct zq_student_batch *batc
 {
     size_t n = 0;
     for (size_t i = 0; i < batch->n_sequences; i++) {
-        s->begins[i] = n;
-        for (size_t t = 0; t < batch->lengths[i]; t++) s->positions[n++] = t;
+        s->begins[i] = (uint32_t)n;
+        for (size_t t = 0; t < batch->lengths[i]; t++) s->positions[n++] = (uint32_t)t;
     }
-    s->begins[batch->n_sequences] = n;
+    s->begins[batch->n_sequences] = (uint32_t)n;
+    if (s->there != s->begins) s->ops->upload(s->self, s->there, s->begins, (s->max_sequences + 1 + n) * sizeof *s->there);
     s->n_sequences = batch->n_sequences;
     s->n_tokens = n;
     s->x = batch->x;

@@ -1,12 +1,10 @@
 /* The loop over one block. */
 #include "distill/lkd.h"
 
-#include "distill/loss.h"
 #include "distill/optimizer.h"
 #include "distill/order.h"
 
 #include <math.h>
-#include <string.h>
 
 static size_t values_of(const struct zq_lkd *run) /* of one sample */
 {
@@ -19,10 +17,11 @@ static void drop(const struct zq_lkd *run, size_t first, size_t n)
     zq_keeper_drop(&run->samples.keeper, run->samples.target + first, n);
 }
 
-static double loss_of(const struct zq_lkd *run, const float *y, const float *target, size_t n_tokens, float *dy)
+/* What the loss is taken of: batch_out against a target. */
+static struct zq_loss_pass loss_of(const struct zq_lkd *run, const float *target, float *dy)
 {
-    struct zq_student *s = run->s;
-    return (run->options.loss == ZQ_LOSS_KL ? zq_loss_kl : zq_loss_mse)(y, target, n_tokens, s->config.width, dy, s->row_sums, s->n_threads);
+    const struct zq_student *s = run->s;
+    return (struct zq_loss_pass){run->options.loss == ZQ_LOSS_KL, s->batch_out, target, s->n_tokens, s->config.width, dy, s->row_sums};
 }
 
 void zq_lkd_teach(struct zq_student *s, const struct zq_lkd_samples *samples, size_t batch, float *target)
@@ -55,8 +54,8 @@ zq_status zq_lkd_begin(struct zq_lkd *run, struct zq_student *s, const struct zq
     if (!run->n_held && options->holdout > 0) run->n_held = 1;
     if (run->n_held >= samples->n)
         return zq_fail(err, ZQ_EINVAL, "of %zu samples %zu are held out, and none is left to train on", samples->n, run->n_held);
-    memcpy(s->start, s->params, s->n_params * sizeof *s->start);
-    memset(s->moments, 0, 2 * s->n_params * sizeof *s->moments);
+    s->ops->copy(s->self, s->start, s->params, s->n_params * sizeof *s->start);
+    s->ops->clear(s->self, s->moments, 2 * s->n_params * sizeof *s->moments);
     run->diverged = !zq_student_quantize(s);
     run->before = zq_lkd_judge(run);
     return ZQ_OK;
@@ -69,15 +68,17 @@ void zq_lkd_step(struct zq_lkd *run)
     if (run->iteration >= run->options.n_iterations || run->diverged) return;
     for (size_t i = 0; i < batch; i++) {
         const size_t at = zq_order_at(run->samples.n - run->n_held, run->options.seed, (uint64_t)run->iteration * batch + i) * n_values;
-        memcpy(s->batch_x + i * n_values, run->samples.x + at, n_values * sizeof(float));
-        memcpy(s->batch_target + i * n_values, run->samples.target + at, n_values * sizeof(float));
+        s->ops->copy(s->self, s->batch_x + i * n_values, run->samples.x + at, n_values * sizeof(float));
+        s->ops->copy(s->self, s->batch_target + i * n_values, run->samples.target + at, n_values * sizeof(float));
         drop(run, at, n_values);
     }
     zq_student_forward_even(s, s->batch_x, batch, run->samples.length, true, s->batch_out);
-    loss_of(run, s->batch_out, s->batch_target, s->n_tokens, s->batch_out);
+    const struct zq_loss_pass loss = loss_of(run, s->batch_target, s->batch_out);
+    s->ops->loss(s->self, &loss);
     zq_student_backward(s, s->batch_out, NULL);
     run->iteration++;
-    zq_adamw_step(run->options.rate, run->iteration, s->params, s->grads, s->moments, s->n_params, s->n_threads);
+    const struct zq_adamw_pass adamw = zq_adamw_pass_at(run->options.rate, run->iteration, s->params, s->grads, s->moments, s->n_params);
+    s->ops->adamw(s->self, &adamw);
     run->diverged = !zq_student_quantize(s);
 }
 
@@ -90,7 +91,8 @@ double zq_lkd_judge(const struct zq_lkd *run)
     for (size_t i = first; i < run->samples.n; i += run->options.batch) {
         const size_t n = run->samples.n - i < run->options.batch ? run->samples.n - i : run->options.batch;
         zq_student_forward_even(s, run->samples.x + i * n_values, n, run->samples.length, true, s->batch_out);
-        total += loss_of(run, s->batch_out, run->samples.target + i * n_values, s->n_tokens, NULL) * (double)n;
+        const struct zq_loss_pass loss = loss_of(run, run->samples.target + i * n_values, NULL);
+        total += zq_student_loss(s, &loss) * (double)n;
         drop(run, i * n_values, n * n_values);
     }
     return total / (double)(run->samples.n - first);
@@ -98,8 +100,9 @@ double zq_lkd_judge(const struct zq_lkd *run)
 
 static void restore(struct zq_lkd *run)
 {
-    memcpy(run->s->params, run->s->start, run->s->n_params * sizeof(float));
-    zq_student_quantize(run->s);
+    struct zq_student *s = run->s;
+    s->ops->copy(s->self, s->params, s->start, s->n_params * sizeof *s->params);
+    zq_student_quantize(s);
 }
 
 double zq_lkd_end(struct zq_lkd *run)

@@ -55,24 +55,32 @@ static void kl_range(void *work, size_t begin, size_t end, int thread)
     }
 }
 
-static double sum_rows(const double *row_sums, size_t n)
+void zq_loss_run(const struct zq_loss_pass *a, int n_threads)
+{
+    const double n = a->kl ? (double)a->n_tokens : (double)a->n_tokens * (double)a->width;
+    struct loss_work work = {a->y, a->target, a->width, a->dy, (float)((a->kl ? 1 : 2) / n), a->row_sums};
+    zq_parallel(n_threads, a->n_tokens, 8, a->kl ? kl_range : mse_range, &work);
+}
+
+double zq_loss_total(const struct zq_loss_pass *a, const double *row_sums)
 {
     double total = 0;
-    for (size_t t = 0; t < n; t++) total += row_sums[t];
-    return total;
+    for (size_t t = 0; t < a->n_tokens; t++) total += row_sums[t];
+    return total / (a->kl ? (double)a->n_tokens : (double)a->n_tokens * (double)a->width);
+}
+
+static double run(const struct zq_loss_pass *a, int n_threads)
+{
+    zq_loss_run(a, n_threads);
+    return zq_loss_total(a, a->row_sums);
 }
 
 double zq_loss_mse(const float *y, const float *target, size_t n_tokens, size_t width, float *dy, double *row_sums, int n_threads)
 {
-    const double n = (double)n_tokens * (double)width;
-    struct loss_work work = {y, target, width, dy, (float)(2 / n), row_sums};
-    zq_parallel(n_threads, n_tokens, 8, mse_range, &work);
-    return sum_rows(row_sums, n_tokens) / n;
+    return run(&(struct zq_loss_pass){false, y, target, n_tokens, width, dy, row_sums}, n_threads);
 }
 
 double zq_loss_kl(const float *y, const float *target, size_t n_tokens, size_t width, float *dy, double *row_sums, int n_threads)
 {
-    struct loss_work work = {y, target, width, dy, (float)(1 / (double)n_tokens), row_sums};
-    zq_parallel(n_threads, n_tokens, 8, kl_range, &work);
-    return sum_rows(row_sums, n_tokens) / (double)n_tokens;
+    return run(&(struct zq_loss_pass){true, y, target, n_tokens, width, dy, row_sums}, n_threads);
 }

@@ -41,8 +41,6 @@ static float sum_products(const float *x, float a, const float *y, float b, size
 struct norm_work {
     const struct zq_norm_pass *p;
     float *out;
-    const float *dy, *add;
-    float *dgamma, *dbeta, *dx;
 };
 
 static void forward_range(void *work, size_t begin, size_t end, int thread)
@@ -70,8 +68,8 @@ void zq_norm_forward(const struct zq_norm_pass *p, float *out, int n_threads)
 static void weights_range(void *work, size_t begin, size_t end, int thread)
 {
     (void)thread;
-    const struct norm_work *w = work;
-    const struct zq_norm_pass *p = w->p;
+    const struct zq_norm_back *w = work;
+    const struct zq_norm_pass *p = &w->pass;
     for (size_t from = begin; from < end; from += COLUMNS) {
         const size_t n = end - from < COLUMNS ? end - from : COLUMNS;
         double gamma[COLUMNS] = {0}, beta[COLUMNS] = {0};
@@ -92,8 +90,8 @@ static void weights_range(void *work, size_t begin, size_t end, int thread)
 static void inputs_range(void *work, size_t begin, size_t end, int thread)
 {
     (void)thread;
-    const struct norm_work *w = work;
-    const struct zq_norm_pass *p = w->p;
+    const struct zq_norm_back *w = work;
+    const struct zq_norm_pass *p = &w->pass;
     for (size_t t = begin; t < end; t++) {
         const float *x = p->x + t * p->n, *dy = w->dy + t * p->n, *add = w->add ? w->add + t * p->n : NULL;
         float *dx = w->dx + t * p->n;
@@ -110,11 +108,11 @@ static void inputs_range(void *work, size_t begin, size_t end, int thread)
     }
 }
 
-void zq_norm_backward(const struct zq_norm_pass *p, const float *dy, float *dgamma, float *dbeta, const float *add, float *dx, int n_threads)
+void zq_norm_backward(const struct zq_norm_back *a, int n_threads)
 {
-    struct norm_work work = {.p = p, .dy = dy, .add = add, .dgamma = dgamma, .dbeta = dbeta, .dx = dx};
-    zq_parallel(n_threads, p->n, COLUMNS, weights_range, &work);
-    zq_parallel(n_threads, p->n_tokens, 8, inputs_range, &work);
+    struct zq_norm_back work = *a;
+    zq_parallel(n_threads, a->pass.n, COLUMNS, weights_range, &work);
+    zq_parallel(n_threads, a->pass.n_tokens, 8, inputs_range, &work);
 }
 
 struct column_work {

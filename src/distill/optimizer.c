@@ -5,50 +5,48 @@
 
 #include <math.h>
 
-static const double beta1 = 0.9, beta2 = 0.999, decay = 0.01;
-static const float eps = 1e-8f;
 enum { GRAIN = 4096 };
 
-struct step_work {
-    float *params, *first, *second;
-    const float *grads;
-    float keep, rate, correction, limit; /* keep: 1 - rate * decay; correction: 1 / sqrt(1 - beta2^step) */
-};
+struct zq_adamw_pass zq_adamw_pass_at(double rate, size_t step, float *params, const float *grads, float *moments, size_t n)
+{
+    static const double beta1 = 0.9, beta2 = 0.999, decay = 0.01;
+    return (struct zq_adamw_pass){
+        .params = params, .first = moments, .second = moments + n, .grads = grads, .n = n, .b1 = (float)beta1, .b2 = (float)beta2, .eps = 1e-8f,
+        .keep = (float)(1 - rate * decay), .rate = (float)(rate / (1 - pow(beta1, (double)step))),
+        .correction = (float)(1 / sqrt(1 - pow(beta2, (double)step))),
+    };
+}
 
 static void adamw_range(void *work, size_t begin, size_t end, int thread)
 {
     (void)thread;
-    const struct step_work *w = work;
-    const float b1 = (float)beta1, b2 = (float)beta2;
+    const struct zq_adamw_pass *a = work;
     for (size_t i = begin; i < end; i++) {
-        const float g = w->grads[i], m = b1 * w->first[i] + (1 - b1) * g, v = b2 * w->second[i] + (1 - b2) * g * g;
-        w->first[i] = m;
-        w->second[i] = v;
-        w->params[i] = w->params[i] * w->keep - w->rate * (m / (sqrtf(v) * w->correction + eps));
+        const float g = a->grads[i], m = a->b1 * a->first[i] + (1 - a->b1) * g, v = a->b2 * a->second[i] + (1 - a->b2) * g * g;
+        a->first[i] = m;
+        a->second[i] = v;
+        a->params[i] = a->params[i] * a->keep - a->rate * (m / (sqrtf(v) * a->correction + a->eps));
     }
 }
 
-void zq_adamw_step(double rate, size_t step, float *params, const float *grads, float *moments, size_t n, int n_threads)
+void zq_adamw_run(const struct zq_adamw_pass *a, int n_threads)
 {
-    struct step_work work = {
-        .params = params, .first = moments, .second = moments + n, .grads = grads, .keep = (float)(1 - rate * decay),
-        .rate = (float)(rate / (1 - pow(beta1, (double)step))), .correction = (float)(1 / sqrt(1 - pow(beta2, (double)step))),
-    };
-    zq_parallel(n_threads, n, GRAIN, adamw_range, &work);
+    struct zq_adamw_pass work = *a;
+    zq_parallel(n_threads, a->n, GRAIN, adamw_range, &work);
 }
 
 static void signsgd_range(void *work, size_t begin, size_t end, int thread)
 {
     (void)thread;
-    const struct step_work *w = work;
+    const struct zq_sign_pass *a = work;
     for (size_t i = begin; i < end; i++) {
-        const float g = w->grads[i], step = g > 0 ? w->rate : g < 0 ? -w->rate : 0, p = w->params[i] - step;
-        w->params[i] = p > w->limit ? w->limit : p < -w->limit ? -w->limit : p;
+        const float g = a->grads[i], step = g > 0 ? a->rate : g < 0 ? -a->rate : 0, p = a->params[i] - step;
+        a->params[i] = p > a->limit ? a->limit : p < -a->limit ? -a->limit : p;
     }
 }
 
-void zq_signsgd_step(float rate, float limit, float *params, const float *grads, size_t n, int n_threads)
+void zq_signsgd_run(const struct zq_sign_pass *a, int n_threads)
 {
-    struct step_work work = {.params = params, .grads = grads, .rate = rate, .limit = limit};
-    zq_parallel(n_threads, n, GRAIN, signsgd_range, &work);
+    struct zq_sign_pass work = *a;
+    zq_parallel(n_threads, a->n, GRAIN, signsgd_range, &work);
 }

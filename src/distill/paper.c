@@ -2,10 +2,13 @@
  * are trained in float, and their nearest codes are what is written. */
 #include "distill/solve.h"
 
-zq_status zq_solve_paper(struct zq_student *s, const struct zq_solve_samples *samples, const struct zq_solve_options *o,
-                         struct zq_solution *solution, zq_error *err)
+#include "distill/twin.h"
+
+static zq_status train(const struct zq_twin *twin, const struct zq_solve_options *o, struct zq_solution *solution, zq_error *err)
 {
-    const struct zq_lkd_samples lkd_samples = {samples->teacher_x, samples->target, samples->n, samples->length, samples->keeper};
+    struct zq_student *s = twin->s;
+    const struct zq_solve_samples *samples = &twin->samples;
+    const struct zq_lkd_samples lkd_samples = {samples->student_x, samples->target, samples->n, samples->length, samples->keeper};
     struct zq_lkd_options lkd = {.loss = o->loss, .n_iterations = o->n_iterations, .batch = o->batch, .rate = o->rate, .holdout = o->holdout,
                                  .seed = o->seed};
     struct zq_lkd run;
@@ -13,11 +16,22 @@ zq_status zq_solve_paper(struct zq_student *s, const struct zq_solve_samples *sa
     if (!st) st = zq_lkd_begin(&run, s, &lkd_samples, &lkd, err);
     while (!st && run.iteration < lkd.n_iterations && !run.diverged) {
         zq_lkd_step(&run);
-        if (o->tick) st = o->tick(o->user, err);
+        st = zq_student_check(s, err);
+        if (!st && o->tick) st = o->tick(o->user, err);
     }
     if (st) return st;
     solution->before = run.before;
     solution->after = zq_lkd_end(&run);
     solution->fell_back = !(solution->after < solution->before);
-    return zq_solution_round(solution, s, err);
+    return zq_twin_return(twin, err);
+}
+
+zq_status zq_solve_paper(struct zq_student *s, const struct zq_solve_samples *samples, const struct zq_solve_options *o,
+                         struct zq_solution *solution, zq_error *err)
+{
+    struct zq_twin twin;
+    zq_status st = zq_twin_open(&twin, s, samples, true, true, o, err);
+    if (!st) st = train(&twin, o, solution, err);
+    zq_twin_close(&twin);
+    return st ? st : zq_solution_round(solution, s, err);
 }

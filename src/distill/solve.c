@@ -3,7 +3,6 @@
 
 #include "base/alloc.h"
 #include "base/threads.h"
-#include "distill/loss.h"
 #include "quant/encode.h"
 
 #include <stdatomic.h>
@@ -124,7 +123,8 @@ double zq_solve_judge(struct zq_student *s, const struct zq_solve_samples *sampl
     for (size_t i = first; i < end; i += at_once) {
         const size_t n = end - i < at_once ? end - i : at_once;
         zq_student_forward_even(s, samples->student_x + i * n_values, n, samples->length, true, out);
-        total += (double)n * zq_loss_mse(out, samples->target + i * n_values, s->n_tokens, s->config.width, NULL, sums, s->n_threads);
+        const struct zq_loss_pass loss = {false, out, samples->target + i * n_values, s->n_tokens, s->config.width, NULL, sums};
+        total += (double)n * zq_student_loss(s, &loss);
         zq_keeper_drop(&samples->keeper, samples->student_x + i * n_values, n * n_values);
         zq_keeper_drop(&samples->keeper, samples->target + i * n_values, n * n_values);
     }

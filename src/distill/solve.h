@@ -20,6 +20,8 @@ struct zq_solve_options {
     double rate;                /* 0: the best of several, tried on the block */
     double holdout;             /* the share that n_held came from */
     uint64_t seed;
+    struct zq_trainer trainer;  /* where training runs; ops NULL: this processor. What is solved without training always is here */
+    bool fast;                  /* struct zq_matmul */
     double chance;              /* share of the samples that are random ids: what they say holds for texts only in part */
     /* Told after each step; anything but ZQ_OK ends the work with that status. May be NULL. */
     zq_status (*tick)(void *user, zq_error *err);

@@ -4,8 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/carve.h"
-#include "base/threads.h"
-#include "distill/fake.h"
+#include "distill/loss.h"
 #include "model/modules.h"
 #include "model/session.h"
 
@@ -90,7 +89,7 @@ static void carve_activations(struct zq_student *s, struct zq_carver *c)
     if (g->gated) s->gate = zq_carve_floats(c, T, g->ffn_width);
     s->act = zq_carve_floats(c, T, g->ffn_width);
     s->attention_in = carve_input(s, c, post ? NULL : s->normed1, D, INTO_ATTENTION | (shared ? INTO_FFN : 0), post);
-    s->o_in = carve_input(s, c, s->attended, A, 1 << ZQ_O, false);
+    s->o_in = carve_input(s, c, s->attended, A, 1 << ZQ_O, s->ops->on_device);
     s->ffn_in = shared ? s->attention_in : carve_input(s, c, post ? s->normed1 : s->normed2, D, INTO_FFN, post);
     s->down_in = carve_input(s, c, s->act, g->ffn_width, 1 << ZQ_DOWN, false);
     if (!s->trains) return;
@@ -109,19 +108,33 @@ static size_t largest_row(const struct zq_student *s)
     return n;
 }
 
-static void carve_all(struct zq_student *s, struct zq_carver *c)
+/* Where the tokens of a batch belong; positions follow the begins in one piece. */
+static uint32_t *carve_tokens(const struct zq_student *s, struct zq_carver *c)
 {
-    const size_t half = s->config.n_rotated / 2, attend = zq_student_attend_floats(s->max_length), fake = zq_fake_thread_floats(largest_row(s));
+    return zq_carve(c, s->max_sequences + 1 + s->max_tokens, sizeof(uint32_t));
+}
+
+/* c: where the operators run; here: on this processor, which may be the same. */
+static void carve_all(struct zq_student *s, struct zq_carver *c, struct zq_carver *here)
+{
+    const size_t half = s->config.n_rotated / 2;
     carve_parameters(s, c);
     carve_activations(s, c);
     if (s->adam) carve_adam(s, c);
-    s->begins = zq_carve(c, s->max_sequences + 1, sizeof(size_t));
-    s->lengths = zq_carve(c, s->max_sequences, sizeof(size_t));
-    s->positions = zq_carve(c, s->max_tokens, sizeof(size_t));
     s->cos = zq_carve_floats(c, s->max_length, half);
     s->sin = zq_carve_floats(c, s->max_length, half);
-    s->thread_floats = ((attend > fake ? attend : fake) + 15) / 16 * 16;
-    s->scratch = zq_carve_floats(c, (size_t)s->n_threads, s->thread_floats);
+    s->bad = zq_carve(c, 1, sizeof *s->bad);
+    s->there = carve_tokens(s, c);
+    s->lengths = zq_carve(here, s->max_sequences, sizeof *s->lengths);
+    s->begins = s->ops->on_device ? carve_tokens(s, here) : s->there;
+    s->positions = s->begins ? s->begins + s->max_sequences + 1 : NULL;
+    if (s->ops->on_device) {
+        s->attention_stats = zq_carve_floats(c, s->max_tokens, 3 * s->config.n_heads);
+        s->sums_here = zq_carve(here, s->max_tokens, sizeof *s->sums_here);
+        return;
+    }
+    s->processor.thread_floats = zq_processor_floats(s->max_length, largest_row(s));
+    s->processor.scratch = zq_carve_floats(c, (size_t)s->n_threads, s->processor.thread_floats);
 }
 
 static struct zq_heads heads_of(const struct zq_config *c)
@@ -143,9 +156,11 @@ static zq_status check(const struct zq_student_options *o, zq_error *err)
 }
 
 /* Everything but the memory: sizes, and pointers as offsets from `base`. */
-static void plan(struct zq_student *s, const struct zq_student_options *o, struct zq_carver *c)
+static void plan(struct zq_student *s, const struct zq_student_options *o, struct zq_carver *c, struct zq_carver *here)
 {
     *s = (struct zq_student){
+        .ops = o->trainer.ops ? o->trainer.ops : &zq_processor_ops, .self = o->trainer.ops ? o->trainer.self : &s->processor,
+        .processor = {.n_threads = o->n_threads}, .fast = o->fast,
         .config = *o->config, .n_threads = o->n_threads, .trains = o->trains, .adam = o->trains && o->adam,
         .max_sequences = o->max_sequences, .max_length = o->max_length, .max_tokens = o->max_tokens,
         .heads = heads_of(o->config), .ld_qkv = (o->config->n_heads + 2 * o->config->n_kv_heads) * o->config->head_dim,
@@ -157,7 +172,7 @@ static void plan(struct zq_student *s, const struct zq_student_options *o, struc
         s->linear[r].n_cols = zq_linear_cols(o->config, (enum zq_linear_role)r);
         s->linear[r].layout = o->layouts[r];
     }
-    carve_all(s, c);
+    carve_all(s, c, s->ops->on_device ? here : c);
 }
 
 zq_status zq_student_shape(struct zq_student *out, size_t *n_bytes, const struct zq_student_options *options, zq_error *err)
@@ -165,9 +180,9 @@ zq_status zq_student_shape(struct zq_student *out, size_t *n_bytes, const struct
     *n_bytes = 0;
     zq_status st = check(options, err);
     if (st) return st;
-    struct zq_carver c = {0};
-    plan(out, options, &c);
-    if (c.overflow) return zq_fail(err, ZQ_ELIMIT, "the memory to train a block on %zu tokens is no number", options->max_tokens);
+    struct zq_carver c = {0}, here = {0};
+    plan(out, options, &c, &here);
+    if (c.overflow || here.overflow) return zq_fail(err, ZQ_ELIMIT, "the memory to train a block on %zu tokens is no number", options->max_tokens);
     *n_bytes = c.used;
     return ZQ_OK;
 }
@@ -178,22 +193,51 @@ zq_status zq_student_bytes(size_t *n_bytes, const struct zq_student_options *opt
     return zq_student_shape(&unused, n_bytes, options, err);
 }
 
+/* Memory of both kinds; false: there is not enough. */
+static bool take(struct zq_student *s, const struct zq_student_options *o)
+{
+    struct zq_carver c = {0}, here = {0};
+    plan(s, o, &c, &here);
+    void *memory = s->ops->alloc(s->self, c.used);
+    if (memory && here.used && !(here.base = zq_alloc_zero(here.used))) {
+        s->ops->free(s->self, memory);
+        return false;
+    }
+    c.base = memory;
+    c.used = here.used = 0;
+    if (memory) plan(s, o, &c, &here);
+    s->memory = memory;
+    s->here = here.base;
+    return memory;
+}
+
+static bool make_rotary_tables(struct zq_student *s)
+{
+    const size_t n = s->max_length * (s->config.n_rotated / 2);
+    if (!s->ops->on_device) {
+        zq_rotary_tables(&s->config, s->max_length, s->cos, s->sin);
+        return true;
+    }
+    float *tables = zq_alloc_array(2 * n + 1, sizeof *tables);
+    if (!tables) return false;
+    zq_rotary_tables(&s->config, s->max_length, tables, tables + n);
+    s->ops->upload(s->self, s->cos, tables, n * sizeof *tables);
+    s->ops->upload(s->self, s->sin, tables + n, n * sizeof *tables);
+    zq_free(tables);
+    return true;
+}
+
 zq_status zq_student_create(struct zq_student **out, const struct zq_student_options *options, zq_error *err)
 {
     size_t n_bytes;
     *out = NULL;
     zq_status st = zq_student_bytes(&n_bytes, options, err);
     if (st) return st;
-    struct zq_student *s = zq_alloc(sizeof *s);
-    void *memory = s ? zq_alloc_zero(n_bytes) : NULL;
-    if (!memory) {
-        zq_free(s);
-        return zq_fail(err, ZQ_ENOMEM, "no memory to train a block: %zu bytes", n_bytes);
+    struct zq_student *s = zq_alloc_zero(sizeof *s);
+    if (!s || !take(s, options) || !make_rotary_tables(s)) {
+        zq_student_free(s);
+        return zq_fail(err, ZQ_ENOMEM, "no memory to train a block: %zu bytes%s", n_bytes, options->trainer.ops ? " of the device" : "");
     }
-    struct zq_carver c = {.base = memory};
-    plan(s, options, &c);
-    s->memory = memory;
-    zq_rotary_tables(&s->config, s->max_length, s->cos, s->sin);
     *out = s;
     return ZQ_OK;
 }
@@ -201,18 +245,34 @@ zq_status zq_student_create(struct zq_student **out, const struct zq_student_opt
 void zq_student_free(struct zq_student *s)
 {
     if (!s) return;
-    zq_free(s->memory);
+    if (s->memory) s->ops->free(s->self, s->memory);
+    zq_free(s->here);
     zq_free(s);
+}
+
+double zq_student_loss(struct zq_student *s, const struct zq_loss_pass *a)
+{
+    s->ops->loss(s->self, a);
+    if (!s->ops->on_device) return zq_loss_total(a, a->row_sums);
+    s->ops->download(s->self, s->sums_here, a->row_sums, a->n_tokens * sizeof *s->sums_here);
+    return zq_loss_total(a, s->sums_here);
+}
+
+zq_status zq_student_check(const struct zq_student *s, zq_error *err)
+{
+    const char *failure = s->ops->check(s->self);
+    return failure ? zq_fail(err, ZQ_EIO, "%s", failure) : ZQ_OK;
 }
 
 bool zq_student_quantize(struct zq_student *s)
 {
-    bool finite = true;
+    uint32_t bad = 0;
+    s->ops->clear(s->self, s->bad, sizeof *s->bad);
     for (int r = 0; r < ZQ_N_LINEARS; r++) {
         const struct zq_student_linear *l = &s->linear[r];
         if (l->fake == l->w) continue;
-        const struct zq_fake_weights a = {l->w, l->fake, l->n_rows, l->n_cols, &l->layout, l->shared};
-        if (!zq_fake_weights(&a, s->n_threads, s->scratch, s->thread_floats)) finite = false;
+        s->ops->fake_weights(s->self, &(struct zq_fake_weights){l->w, l->fake, l->n_rows, l->n_cols, &l->layout, l->shared}, s->bad);
     }
-    return finite;
+    s->ops->download(s->self, &bad, s->bad, sizeof bad);
+    return !bad;
 }

@@ -6,9 +6,8 @@
 #ifndef ZQ_DISTILL_STUDENT_H
 #define ZQ_DISTILL_STUDENT_H
 
-#include "base/status.h"
+#include "distill/processor.h"
 #include "model/config.h"
-#include "quant/scheme.h"
 
 struct zq_student_options {
     const struct zq_config *config; /* copied */
@@ -19,6 +18,8 @@ struct zq_student_options {
     bool trains;          /* false: forward only, nothing is kept for gradients */
     bool adam;            /* with trains: memory for lkd.h, two moments and a copy of every parameter and a batch */
     int n_threads;        /* >= 1 */
+    struct zq_trainer trainer; /* where the block lies and its operators run; ops NULL: this processor */
+    bool fast;            /* struct zq_matmul */
 };
 
 /* A linear map. Rows are output channels, whatever the layout in the file. */
@@ -29,7 +30,7 @@ struct zq_student_linear {
     float *w, *bias;       /* [n_rows, n_cols], [n_rows]: slices of params */
     float *dw, *dbias;     /* their gradients: slices of grads */
     float *fake;           /* [n_rows, n_cols]: the values of the codes; w itself where weights stay float */
-    float *shared;         /* [n_rows] scratch, groups of rows only */
+    float *shared;         /* [n_rows] groups of rows only: the scale of a row as quantized last */
 };
 
 struct zq_student_norm {
@@ -46,9 +47,14 @@ struct zq_student_input {
     size_t n;
 };
 
+/* Arrays lie where the trainer says, and code that may run anywhere hands them to its operators and never looks into them. */
 struct zq_student {
     struct zq_config config;
+    const struct zq_training_ops *ops;
+    void *self;            /* their first argument */
+    struct zq_processor processor; /* that argument where they run here */
     int n_threads;
+    bool fast;
     size_t max_sequences, max_length, max_tokens;
     bool trains, adam;
     struct zq_heads heads;
@@ -62,9 +68,10 @@ struct zq_student {
     struct zq_student_norm norm1, norm2;
 
     size_t n_sequences, n_tokens; /* of the latest batch */
-    size_t *lengths;       /* [max_sequences] scratch of zq_student_forward_even */
-    size_t *begins;        /* [max_sequences + 1] first token of each sequence, then n_tokens */
-    size_t *positions;     /* [T] of each token in its sequence */
+    size_t *lengths;       /* here: [max_sequences] scratch of zq_student_forward_even */
+    uint32_t *begins;      /* here: [max_sequences + 1] first token of each sequence, then n_tokens */
+    uint32_t *positions;   /* here: [T] of each token in its sequence */
+    uint32_t *there;       /* both for the operators, begins first; begins itself where they run here */
     bool quantized;        /* the latest forward pass was the student's */
     const float *x;        /* [T, D] its input */
     struct zq_student_input attention_in, o_in, ffn_in, down_in;
@@ -84,8 +91,10 @@ struct zq_student {
     float *batch_x, *batch_target, *batch_out; /* adam: [T, D] */
     double *row_sums;      /* adam: [T] */
 
-    float *scratch;        /* [n_threads, thread_floats] */
-    size_t thread_floats;
+    uint32_t *bad;         /* [1] of zq_student_quantize */
+    float *attention_stats; /* devices: [T, n_heads, 3] */
+    void *here;            /* devices: the arrays that lie here */
+    double *sums_here;     /* devices: [T], here */
 };
 
 /* Bytes that zq_student_create will take. ZQ_EINVAL or ZQ_ELIMIT, with *n_bytes 0, for sizes that cannot be. */
@@ -98,6 +107,11 @@ void zq_student_free(struct zq_student *s); /* accepts NULL */
 
 /* Reads the float weights of a layer of a model (header_only is enough). ZQ_EUNSUPPORTED if a map is quantized already. */
 zq_status zq_student_load(struct zq_student *s, const zq_model *model, size_t layer, zq_error *err);
+
+/* The loss; dy and row_sums as the operator leaves them. */
+double zq_student_loss(struct zq_student *s, const struct zq_loss_pass *a);
+/* ZQ_OK, or ZQ_EIO where an operator failed. */
+zq_status zq_student_check(const struct zq_student *s, zq_error *err);
 
 /* Brings `fake` of every map up to date with its weights; due after each change of params. false if a weight is NaN or infinite. */
 bool zq_student_quantize(struct zq_student *s);
@@ -123,12 +137,8 @@ void zq_student_backward(struct zq_student *s, const float *dy, float *dx);
 
 /* ---- parts, for forward.c and backward.c ---------------------------------------------------------------------------- */
 
-/* Rotates queries and keys of qkv and leaves attention in `attended`. */
-void zq_student_attend(struct zq_student *s);
-/* d_qkv from d_attended. */
-void zq_student_attend_back(struct zq_student *s);
-/* Scratch of one thread for both. */
-size_t zq_student_attend_floats(size_t max_length);
+/* What attention takes in both directions. */
+struct zq_attention_pass zq_student_attention(const struct zq_student *s);
 
 /* The form of its input that a map reads in the latest pass, and the weights it multiplies with. */
 static inline const float *zq_student_read(const struct zq_student *s, const struct zq_student_linear *l, const struct zq_student_input *in)

@@ -36,14 +36,14 @@ static void load_vector(float *to, const float *from, size_t n)
 zq_status zq_student_load(struct zq_student *s, const zq_model *model, size_t layer, zq_error *err)
 {
     const struct zq_block *b = &model->blocks[layer];
-    const size_t n_floats = (size_t)s->n_threads * s->thread_floats;
+    const size_t n_floats = (size_t)s->n_threads * s->processor.thread_floats;
     for (int r = 0; r < ZQ_N_LINEARS; r++) {
         struct zq_student_linear *l = &s->linear[r];
         if (!l->n_rows) continue;
         const struct zq_stored *w = find(model, layer, r);
         if (w->storage != ZQ_STORED_FLOAT)
             return zq_fail(err, ZQ_EUNSUPPORTED, "module %s is quantized already: training starts from float weights", w->name);
-        load_weights(l, w, s->scratch, n_floats);
+        load_weights(l, w, s->processor.scratch, n_floats);
         load_vector(l->bias, b->linear[r].bias, l->n_rows);
         l->has_bias = b->linear[r].bias != NULL;
     }

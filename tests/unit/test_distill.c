@@ -315,7 +315,7 @@ static void test_memory(void **state)
     assert_int_equal(zq_student_create(&s, &o, NULL), ZQ_OK);
     assert_true(trains - runs >= s->n_params * sizeof(float)); /* the gradients at least */
     /* the last array ends where the memory ends */
-    assert_ptr_equal(s->scratch + (size_t)s->n_threads * s->thread_floats, (float *)s->memory + runs / sizeof(float));
+    assert_ptr_equal(s->processor.scratch + (size_t)s->n_threads * s->processor.thread_floats, (float *)s->memory + runs / sizeof(float));
     zq_student_free(s);
 
     zq_error err = {0};

@@ -35,7 +35,8 @@ static void test_adamw(void **state)
             want[i] -= rate * 0.01 * want[i];
             want[i] -= rate * (m[i] / (1 - pow(0.9, step))) / (sqrt(v[i] / (1 - pow(0.999, step))) + 1e-8);
         }
-        zq_adamw_step(rate, (size_t)step, p, g, moments, N, 2);
+        const struct zq_adamw_pass pass = zq_adamw_pass_at(rate, (size_t)step, p, g, moments, N);
+        zq_adamw_run(&pass, 2);
     }
     /* 1 - (float)0.999 differs from 0.001 by 1.6e-5 of it; the steps themselves are at most `rate` each */
     for (int i = 0; i < N; i++) assert_true(fabs(p[i] - want[i]) <= 2e-5 * rate * STEPS + STEPS * 0x1p-23);
@@ -46,7 +47,7 @@ static void test_signsgd(void **state)
     (void)state;
     float p[5] = {0, 0.4f, -0.4f, 0.1f, 0.2f};
     const float g[5] = {1e-20f, -3, 5, 0, -0.0f}, want[5] = {-0.2f, 0.5f, -0.5f, 0.1f, 0.2f};
-    zq_signsgd_step(0.2f, 0.5f, p, g, 5, 1);
+    zq_signsgd_run(&(struct zq_sign_pass){p, g, 5, 0.2f, 0.5f}, 1);
     assert_memory_equal(p, want, sizeof p);
 }
 
