@@ -1,6 +1,7 @@
 /* NVIDIA's library of matrix products, cuBLASLt, opened with dlopen when the first product wants it: float products of 16 bits on tensor
- * cores (the honest baseline of everything INT8 here), and INT8 sums for checks of our own kernels. Without the library, or without its
- * header when this was built, or in the simulator, nothing is queued and the caller runs a kernel of our own.
+ * cores (the honest baseline of everything INT8 here), those of training in F32 or TF32, and INT8 sums for checks of our own kernels. Without the
+ * library, or without its header when this was built, or in the simulator, nothing is queued and the caller runs a kernel of our own; training
+ * has none.
  *
  * What a newcomer would get wrong: cuBLASLt thinks in columns. Our out [tokens, rows] is its matrix of `rows` rows and `tokens` columns, hence
  * its first factor is the weights and its second the tokens. */
@@ -25,10 +26,11 @@ struct blas_plan {
     uint32_t n_rows, n_tokens, n_cols, ld_w;
     size_t ld_x, ld_out;
     int side;
-    bool bias, usable;
+    uint32_t align; /* of all three, in bytes; 0: 256 */
+    bool turn_w, turn_x, fast, bias, usable;
 };
 
-enum { BLAS_PLANS = 128, BLAS_WORKSPACE = 32 << 20, SIDE_CODES = 100 };
+enum { BLAS_PLANS = 128, BLAS_WORKSPACE = 32 << 20, SIDE_CODES = 100, SIDE_TRAINING };
 
 struct zq_blas {
     void *library;
@@ -123,19 +125,26 @@ void zq_blas_close(struct zq_queue *queue)
 static bool ask(struct zq_blas *b, struct blas_plan *p)
 {
     const bool codes = p->side == SIDE_CODES;
-    const cudaDataType_t in = codes ? CUDA_R_8I : p->side == SIDE_F16 ? CUDA_R_16F : CUDA_R_16BF, out = codes ? CUDA_R_32I : CUDA_R_32F;
-    const cublasOperation_t turned = CUBLAS_OP_T; /* codes lie row by row, values column by column */
+    const cudaDataType_t of_floats = p->side == SIDE_TRAINING ? CUDA_R_32F : p->side == SIDE_F16 ? CUDA_R_16F : CUDA_R_16BF;
+    const cudaDataType_t in = codes ? CUDA_R_8I : of_floats, out = codes ? CUDA_R_32I : CUDA_R_32F;
+    const cublasComputeType_t compute = codes ? CUBLAS_COMPUTE_32I : p->fast ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+    const cublasOperation_t turned = CUBLAS_OP_T;
     const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
     const size_t workspace = BLAS_WORKSPACE;
     cublasLtMatmulPreference_t preference = NULL;
     cublasLtMatmulHeuristicResult_t found = {};
     int n_found = 0;
-    bool right = !b->desc_create(&p->op, codes ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F, out) &&
-                 !b->layout_create(&p->w, in, codes ? p->n_cols : p->n_rows, codes ? p->n_rows : p->n_cols, p->ld_w) &&
-                 !b->layout_create(&p->x, in, p->n_cols, p->n_tokens, (int64_t)p->ld_x) &&
+    bool right = !b->desc_create(&p->op, compute, out) &&
+                 !b->layout_create(&p->w, in, p->turn_w ? p->n_cols : p->n_rows, p->turn_w ? p->n_rows : p->n_cols, p->ld_w) &&
+                 !b->layout_create(&p->x, in, p->turn_x ? p->n_tokens : p->n_cols, p->turn_x ? p->n_cols : p->n_tokens, (int64_t)p->ld_x) &&
                  !b->layout_create(&p->out, out, p->n_rows, p->n_tokens, (int64_t)p->ld_out) && !b->preference_create(&preference) &&
                  !b->preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
-    if (right && codes) right = !b->desc_set(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &turned, sizeof turned);
+    static const cublasLtMatmulPreferenceAttributes_t aligned[] = {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+                                                                   CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+    for (size_t i = 0; i < sizeof aligned / sizeof *aligned && right && p->align; i++)
+        right = !b->preference_set(preference, aligned[i], &p->align, sizeof p->align);
+    if (right && p->turn_w) right = !b->desc_set(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &turned, sizeof turned);
+    if (right && p->turn_x) right = !b->desc_set(p->op, CUBLASLT_MATMUL_DESC_TRANSB, &turned, sizeof turned);
     if (right && p->bias) right = !b->desc_set(p->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
     right = right && !b->heuristic(b->handle, p->op, p->w, p->x, p->out, p->out, preference, 1, &found, &n_found) && n_found > 0 && !found.state;
     if (preference) b->preference_destroy(preference);
@@ -149,7 +158,8 @@ static struct blas_plan *plan_of(struct zq_blas *b, const struct blas_plan &want
     for (unsigned i = 0; i < b->n_plans; i++) {
         struct blas_plan *p = &b->plans[i];
         if (p->n_rows == want.n_rows && p->n_tokens == want.n_tokens && p->n_cols == want.n_cols && p->ld_w == want.ld_w && p->ld_x == want.ld_x &&
-            p->ld_out == want.ld_out && p->side == want.side && p->bias == want.bias)
+            p->ld_out == want.ld_out && p->side == want.side && p->align == want.align && p->turn_w == want.turn_w && p->turn_x == want.turn_x &&
+            p->fast == want.fast && p->bias == want.bias)
             return p->usable ? p : NULL;
     }
     if (b->n_plans == BLAS_PLANS)
@@ -181,10 +191,34 @@ int zq_blas_sums(struct zq_queue *queue, const struct zq_product *a, int32_t *su
     struct blas_plan want = {};
     want.n_rows = (uint32_t)a->w->n_rows, want.n_tokens = (uint32_t)a->n_tokens, want.n_cols = (uint32_t)a->w->n_cols;
     want.ld_w = (uint32_t)zq_layout_cols(a->w), want.ld_x = a->ld_x, want.ld_out = a->w->n_rows, want.side = SIDE_CODES;
+    want.turn_w = true; /* codes lie row by row, values column by column */
     const struct blas_plan *p = plan_of(b, want);
     const int32_t one = 1, zero = 0;
     return !p || b->matmul(b->handle, p->op, &one, a->w->packed, p->w, a->q, p->x, &zero, sums, p->out, sums, p->out, &p->algo, b->workspace,
                            BLAS_WORKSPACE, queue->stream);
+}
+
+/* The largest power of two, at most 256, that divides all three. */
+static uint32_t alignment_of(const void *a, const void *b, const void *c)
+{
+    const uintptr_t all = (uintptr_t)a | (uintptr_t)b | (uintptr_t)c | 256;
+    return (uint32_t)(all & (0 - all));
+}
+
+/* Row-major c = a b is column-major c^T = b^T a^T: b is the first factor, and what lies row by row is turned already. */
+void zq_blas_floats(struct zq_queue *queue, const struct zq_matmul *a)
+{
+    if (queue->error) return;
+    struct zq_blas *b = opened(queue);
+    struct blas_plan want = {};
+    want.n_rows = (uint32_t)a->n, want.n_tokens = (uint32_t)a->m, want.n_cols = (uint32_t)a->k;
+    want.ld_w = (uint32_t)a->ldb, want.ld_x = a->lda, want.ld_out = a->ldc, want.side = SIDE_TRAINING;
+    want.turn_w = a->turn_b, want.turn_x = a->turn_a, want.fast = a->fast, want.align = alignment_of(a->a, a->b, a->c);
+    const struct blas_plan *p = b ? plan_of(b, want) : NULL;
+    const float keep = a->add ? 1 : 0;
+    if (!p || b->matmul(b->handle, p->op, &a->alpha, a->b, p->w, a->a, p->x, &keep, a->c, p->out, a->c, p->out, &p->algo, b->workspace, BLAS_WORKSPACE,
+                        queue->stream))
+        queue->error = cudaErrorNotSupported;
 }
 
 bool zq_blas_there(struct zq_queue *queue)
@@ -198,6 +232,15 @@ bool zq_blas_there(struct zq_queue *queue)
 bool zq_blas_there(struct zq_queue *queue) { return (void)queue, false; }
 void zq_blas_close(struct zq_queue *queue) { (void)queue; }
 bool zq_blas_halves(struct zq_queue *queue, const product_args &a, int side) { return (void)queue, (void)a, (void)side, false; }
+void zq_blas_floats(struct zq_queue *queue, const struct zq_matmul *a)
+{
+    (void)a;
+#if defined(__CUDACC__)
+    queue->error = cudaErrorNotSupported;
+#else
+    (void)queue;
+#endif
+}
 int zq_blas_sums(struct zq_queue *queue, const struct zq_product *a, int32_t *sums) { return (void)queue, (void)a, (void)sums, 1; }
 
 #endif

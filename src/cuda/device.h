@@ -8,13 +8,13 @@
 #ifndef ZQ_CUDA_DEVICE_H
 #define ZQ_CUDA_DEVICE_H
 
-#include "kernels/kernels.h"
+#include "kernels/training.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-enum { ZQ_PLUGIN_VERSION = 8 };
+enum { ZQ_PLUGIN_VERSION = 9 };
 
 /* Row stride of INT8 activations on a device, and where rows of codes begin: multiples of this many bytes. */
 enum { ZQ_DEVICE_ALIGN = 16 };
@@ -176,6 +176,10 @@ struct zq_plugin {
     void (*prefer)(struct zq_queue *queue, enum zq_device_kernel kernel);
     void (*tuned)(struct zq_queue *queue, const struct zq_tuned *items, size_t n);
 
+    /* The operators of training, which take the queue first; NULL where there is no library of products (cuBLASLt). Heads of up to
+     * ZQ_TRAINING_HEAD_DIM values. */
+    const struct zq_training_ops *(*training)(struct zq_queue *queue);
+
     /* Operators and copies between the two calls are recorded, not run. NULL: this cannot be recorded, and the queue is as before. */
     void (*begin_graph)(struct zq_queue *queue);
     struct zq_graph *(*end_graph)(struct zq_queue *queue);
@@ -186,7 +190,7 @@ struct zq_plugin {
 typedef const struct zq_plugin *zq_plugin_fn(void); /* of the symbol zq_device_plugin */
 
 /* Head dimensions that attend() takes. */
-enum { ZQ_DEVICE_MAX_HEAD_DIM = 512 };
+enum { ZQ_DEVICE_MAX_HEAD_DIM = 512, ZQ_TRAINING_HEAD_DIM = 256 };
 
 #ifdef __cplusplus
 }

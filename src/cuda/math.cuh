@@ -84,6 +84,13 @@ DEVICE uint16_t half_form(enum zq_dtype dtype, float x)
     return (uint16_t)((b + 0x7fffu + (b >> 16 & 1)) >> 16);
 }
 
+/* The 16 lanes' values added as lanes() says: l and l + 8, then 4, 2, 1. Addition commutes, so all lanes get the same bits. */
+DEVICE float half_warp_sum(float a)
+{
+    for (unsigned mask = 8; mask; mask /= 2) a = add(a, shuffle_xor(a, mask));
+    return a;
+}
+
 /* The largest of a warp's values, in all lanes. */
 DEVICE float warp_top(float top)
 {

@@ -99,7 +99,7 @@ extern "C" __attribute__((visibility("default"))) const struct zq_plugin *zq_dev
         zq_queue_alloc, zq_queue_free, zq_queue_upload, zq_queue_download, zq_queue_copy, zq_queue_finish,
         zq_queue_start_clock, zq_queue_read_clock,
         zq_launch_norm, zq_launch_activate, zq_launch_product, zq_launch_keep, zq_launch_attend,
-        zq_launch_embed, zq_launch_gather, zq_launch_sample, zq_blas_sums, serves, prefer, use_table,
+        zq_launch_embed, zq_launch_gather, zq_launch_sample, zq_blas_sums, serves, prefer, use_table, zq_queue_training,
         zq_queue_begin_graph, zq_queue_end_graph, zq_queue_run_graph, zq_graph_free,
     };
     return &plugin;

@@ -73,6 +73,7 @@ void zq_queue_free(struct zq_queue *queue, void *p);
 void zq_queue_upload(struct zq_queue *queue, void *to, const void *from, size_t n_bytes);
 void zq_queue_download(struct zq_queue *queue, void *to, const void *from, size_t n_bytes);
 void zq_queue_copy(struct zq_queue *queue, void *to, const void *from, size_t n_bytes);
+void zq_queue_clear(struct zq_queue *queue, void *to, size_t n_bytes);
 const char *zq_queue_finish(struct zq_queue *queue);
 void zq_queue_start_clock(struct zq_queue *queue);
 double zq_queue_read_clock(struct zq_queue *queue);
@@ -90,6 +91,7 @@ void zq_launch_decode(struct zq_queue *queue, const struct zq_device_attention *
 void zq_launch_embed(struct zq_queue *queue, const struct zq_device_embed *a);
 void zq_launch_gather(struct zq_queue *queue, float *to, const float *from, const int32_t *rows, size_t n_rows, size_t n);
 void zq_launch_sample(struct zq_queue *queue, const struct zq_device_sample *a);
+const struct zq_training_ops *zq_queue_training(struct zq_queue *queue);
 struct product_args;
 void zq_launch_gemv(struct zq_queue *queue, const struct product_args &args, int bits, bool grouped);
 void zq_launch_gemm(struct zq_queue *queue, const struct product_args &args, int bits, bool grouped, enum zq_device_kernel kernel);
@@ -105,6 +107,8 @@ void zq_launch_float(struct zq_queue *queue, const struct product_args &args, in
 /* cuBLASLt. halves: false, and nothing is queued, where it is missing or refuses. */
 bool zq_blas_halves(struct zq_queue *queue, const struct product_args &args, int format);
 int zq_blas_sums(struct zq_queue *queue, const struct zq_product *a, int32_t *sums);
+/* Fails the queue where the library refuses. */
+void zq_blas_floats(struct zq_queue *queue, const struct zq_matmul *a);
 bool zq_blas_there(struct zq_queue *queue);
 void zq_blas_close(struct zq_queue *queue);
 void zq_launch_product(struct zq_queue *queue, const struct zq_product *a, enum zq_device_format format);

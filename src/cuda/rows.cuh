@@ -16,13 +16,6 @@ struct norm_args {
     size_t n_rows;
 };
 
-/* The 16 lanes' values added as lanes() says: l and l + 8, then 4, 2, 1. Addition commutes, so all lanes get the same bits. */
-DEVICE float half_warp_sum(float a)
-{
-    for (unsigned mask = 8; mask; mask /= 2) a = add(a, shuffle_xor(a, mask));
-    return a;
-}
-
 DEVICE float normed(const struct zq_norm *a, float x, size_t i, float mean, float r)
 {
     const float y = mul(sub(x, mean), r);

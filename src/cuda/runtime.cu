@@ -117,6 +117,11 @@ void zq_queue_copy(struct zq_queue *queue, void *to, const void *from, size_t n)
     if (n && ok(queue, cudaSetDevice(queue->index))) ok(queue, cudaMemcpyAsync(to, from, n, cudaMemcpyDeviceToDevice, queue->stream));
 }
 
+void zq_queue_clear(struct zq_queue *queue, void *to, size_t n)
+{
+    if (n && ok(queue, cudaSetDevice(queue->index))) ok(queue, cudaMemsetAsync(to, 0, n, queue->stream));
+}
+
 const char *zq_queue_finish(struct zq_queue *queue)
 {
     ok(queue, cudaStreamSynchronize(queue->stream));
@@ -278,6 +283,18 @@ void zq_queue_copy(struct zq_queue *queue, void *to, const void *from, size_t n)
 {
     const struct copied c = {to, from, n};
     if (n) zq_queue_launch(queue, 0, 0, 0, run_copied, &c, sizeof c);
+}
+
+struct cleared {
+    void *to;
+    size_t n;
+};
+static void run_cleared(const void *p) { memset(((const cleared *)p)->to, 0, ((const cleared *)p)->n); }
+
+void zq_queue_clear(struct zq_queue *queue, void *to, size_t n)
+{
+    const struct cleared c = {to, n};
+    if (n) zq_queue_launch(queue, 0, 0, 0, run_cleared, &c, sizeof c);
 }
 
 void zq_queue_upload(struct zq_queue *queue, void *to, const void *from, size_t n)

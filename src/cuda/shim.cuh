@@ -43,6 +43,7 @@ DEVICE float bits_float(uint32_t a) { return __uint_as_float(a); }
 
 DEVICE uint32_t float_bits(float a) { return __float_as_uint(a); }
 DEVICE double exp_double(double a) { return exp(a); }
+DEVICE double log_double(double a) { return log(a); }
 DEVICE uint16_t half_bits(float a) { return __half_as_ushort(__float2half_rn(a)); }
 DEVICE float half_value(uint16_t a) { return __half2float(__ushort_as_half(a)); }
 
@@ -58,6 +59,7 @@ DEVICE int32_t dot4(uint32_t a, uint32_t b, int32_t sum) { return __dp4a((int)a,
 DEVICE int32_t shuffle(int32_t a, unsigned lane) { return __shfl_sync(0xffffffffu, a, (int)lane); }
 DEVICE int32_t shuffle_up(int32_t a, unsigned by) { return __shfl_up_sync(0xffffffffu, a, by); }
 DEVICE float shuffle_xor(float a, unsigned mask) { return __shfl_xor_sync(0xffffffffu, a, (int)mask); }
+DEVICE double shuffle_xor(double a, unsigned mask) { return __shfl_xor_sync(0xffffffffu, a, (int)mask); }
 
 DEVICE void copy_async(void *to, const void *from, unsigned n)
 {
@@ -155,6 +157,7 @@ DEVICE float bits_float(uint32_t a)
 
 DEVICE uint32_t float_bits(float a) { return zq_float_bits(a); }
 DEVICE double exp_double(double a) { return exp(a); }
+DEVICE double log_double(double a) { return log(a); }
 DEVICE uint16_t half_bits(float a) { return zq_float_to_f16(a); }
 DEVICE float half_value(uint16_t a) { return zq_f16_to_float(a); }
 
@@ -181,6 +184,7 @@ DEVICE int32_t shuffle_up(int32_t a, unsigned by)
     return lane_value(a, lane >= by ? lane - by : lane);
 }
 DEVICE float shuffle_xor(float a, unsigned mask) { return lane_value(a, thread_x() % 32 ^ mask); }
+DEVICE double shuffle_xor(double a, unsigned mask) { return lane_value(a, thread_x() % 32 ^ mask); }
 
 DEVICE void copy_async(void *to, const void *from, unsigned n) { sim_copy_async(to, from, n); }
 DEVICE void copy_commit() { sim_copy_commit(); }

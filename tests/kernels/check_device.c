@@ -345,7 +345,8 @@ static const struct {
     {"wgmma", device_wgmma},
     {"float_input", device_float_input}, {"witness", device_witness}, {"attention", device_attention}, {"prompt", device_prompt},
     {"decode", device_decode}, {"embed", device_embed}, {"gather", device_gather},
-    {"sample", device_sample}, {"graph", device_graph},
+    {"sample", device_sample}, {"graph", device_graph}, {"train_rows", device_train_rows}, {"train_codes", device_train_codes},
+    {"train_softmax", device_train_softmax},
 };
 
 int check_device(const char *path, int index, uint64_t seed, const char *filter, enum errand errand)

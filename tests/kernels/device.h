@@ -40,6 +40,9 @@ void device_embed(struct device *d);
 void device_gather(struct device *d);
 void device_sample(struct device *d);
 void device_graph(struct device *d);
+void device_train_rows(struct device *d);
+void device_train_codes(struct device *d);
+void device_train_softmax(struct device *d);
 
 /* Checks every operator of the plug-in at `path` against plain C; the exit code of the program. Other errands: what it is, or how fast. */
 enum errand { ERRAND_CHECK, ERRAND_DESCRIBE, ERRAND_BENCH };

@@ -1,8 +1,10 @@
 /* The backward pass of a block against gradients that PyTorch computed through the same rounding (lkd.* of golden.safetensors):
- * block 1 of every family, W4A8, straight-through. Of a matrix the file holds the first 32 rows as stored. */
+ * block 1 of every family, W4A8, straight-through. Of a matrix the file holds the first 32 rows as stored. And the same blocks on the
+ * simulated GPU against this processor. */
 #include "golden.h"
 
 #include "base/rng.h"
+#include "cuda/load.h"
 #include "distill/lkd.h"
 #include "distill/loss.h"
 #include "distill/student.h"
@@ -231,6 +233,129 @@ static void test_model(void **state)
     check_model(*state, 2);
 }
 
+/* ---- on the simulated GPU ------------------------------------------------------------------------------------------- */
+
+enum { N_DEVICE_TOKENS = 33 };
+
+struct device_trial {
+    const char *name;
+    int a_bits;
+    size_t window; /* 0: the model's */
+    double bound;  /* relative, in norms */
+};
+
+/* Block 1 of a model, here or on a device. Groups of 64 for the feed-forward part, of rows for attention, channels for the rest. */
+static struct zq_student *open_on(const zq_model *m, const struct device_trial *t, const struct zq_device *device)
+{
+    struct zq_config c = m->config;
+    if (t->window) c.window = t->window;
+    struct zq_student_options o = {.config = &c, .max_sequences = 2, .max_length = 20, .max_tokens = N_DEVICE_TOKENS, .trains = true, .n_threads = 2};
+    if (device) o.trainer = (struct zq_trainer){device->plugin->training(device->queue), device->queue};
+    for (int r = 0; r < ZQ_N_LINEARS; r++)
+        o.layouts[r] = (struct zq_layout){.spec = {4, t->a_bits, r == ZQ_UP ? 64 : 0}, .row_groups = r == ZQ_O ? 5 : 0, .scale_dtype = c.dtype};
+    struct zq_student *s = NULL;
+    OK(zq_student_create(&s, &o, err));
+    return s;
+}
+
+static double distance(const float *a, const float *b, size_t n, double *norm)
+{
+    double d = 0, all = 0;
+    for (size_t i = 0; i < n; i++) {
+        d += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        all += (double)b[i] * b[i];
+    }
+    *norm = sqrt(all);
+    return sqrt(d);
+}
+
+/* A step of s on x: its output, gradients of the parameters and of x, all of them here. Returns the loss. */
+static double step_on(struct zq_student *s, const float *x, const float *target, float *out, float *grads, float *dx)
+{
+    static const size_t lengths[] = {20, 13};
+    const size_t n = N_DEVICE_TOKENS * s->config.width;
+    float *at = s->ops->alloc(s->self, 4 * n * sizeof *at);
+    double *sums = s->ops->alloc(s->self, N_DEVICE_TOKENS * sizeof *sums);
+    assert_true(at && sums && zq_student_quantize(s));
+    s->ops->upload(s->self, at, x, n * sizeof *x);
+    s->ops->upload(s->self, at + n, target, n * sizeof *x);
+    zq_student_forward(s, &(struct zq_student_batch){at, lengths, 2}, true, at + 2 * n);
+    s->ops->download(s->self, out, at + 2 * n, n * sizeof *out);
+    const struct zq_loss_pass pass = {false, at + 2 * n, at + n, s->n_tokens, s->config.width, at + 2 * n, sums};
+    const double loss = zq_student_loss(s, &pass);
+    zq_student_backward(s, at + 2 * n, at + 3 * n);
+    s->ops->download(s->self, grads, s->grads, s->n_params * sizeof *grads);
+    s->ops->download(s->self, dx, at + 3 * n, n * sizeof *dx);
+    OK(zq_student_check(s, err));
+    s->ops->free(s->self, at);
+    s->ops->free(s->self, sums);
+    return loss;
+}
+
+/* The gradients of a step on both sides, one by one; a key bias without rotary positions has none but what rounding leaves. */
+static void compare_gradients(const struct device_trial *t, const struct zq_student *here, const zq_model *m, const float *mine, const float *theirs)
+{
+    struct gradient list[2 * ZQ_N_LINEARS + 4];
+    double norm, largest = 0;
+    const size_t n = list_gradients(list, here, m);
+    for (size_t i = 0; i < n; i++) {
+        const size_t at = (size_t)(list[i].ours - here->grads), n_values = list[i].n_rows * (list[i].n_cols ? list[i].n_cols : 1);
+        distance(theirs + at, mine + at, n_values, &norm);
+        largest = fmax(largest, norm);
+    }
+    for (size_t i = 0; i < n; i++) {
+        const size_t at = (size_t)(list[i].ours - here->grads), n_values = list[i].n_rows * (list[i].n_cols ? list[i].n_cols : 1);
+        const double d = distance(theirs + at, mine + at, n_values, &norm), bound = t->bound * fmax(norm, 1e-4 * largest);
+        if (!(d <= bound)) fail_msg("%s: %.190s is off by %g of %g, the bound is %g", t->name, list[i].name, d, norm, bound);
+    }
+}
+
+static void compare_on_device(const struct device_trial *t, const struct zq_device *device)
+{
+    struct golden g;
+    golden_open(&g, t->name);
+    zq_model *m = NULL;
+    OK(zq_model_open(&m, g.dir, &(zq_open_options){.header_only = true}, err));
+    const float *x = golden_floats(&g, "lkd.x"), *target = golden_floats(&g, "lkd.target");
+    struct zq_student *here = open_on(m, t, NULL), *there = open_on(m, t, device);
+    OK(zq_student_load(here, m, BLOCK, err));
+    assert_int_equal(here->n_params, there->n_params);
+    there->ops->upload(there->self, there->params, here->params, here->n_params * sizeof *here->params);
+    for (int r = 0; r < ZQ_N_LINEARS; r++) there->linear[r].has_bias = here->linear[r].has_bias;
+
+    const size_t n = N_DEVICE_TOKENS * m->config.width;
+    float *out = zq_alloc_array(4 * n, sizeof *out), *grads = zq_alloc_array(2 * here->n_params, sizeof *grads);
+    const double mine = step_on(here, x, target, out, grads, out + n), theirs = step_on(there, x, target, out + 2 * n, grads + here->n_params, out + 3 * n);
+    double norm, d = distance(out + 2 * n, out, n, &norm);
+    if (!(d <= t->bound * norm)) fail_msg("%s: outputs are off by %g of %g", t->name, d, norm);
+    if (!(fabs(mine - theirs) <= t->bound * mine)) fail_msg("%s: the loss is %.9g, and %.9g on the device", t->name, mine, theirs);
+    d = distance(out + 3 * n, out + n, n, &norm);
+    if (!(d <= t->bound * norm)) fail_msg("%s: gradients of the input are off by %g of %g", t->name, d, norm);
+    compare_gradients(t, here, m, grads, grads + here->n_params);
+
+    zq_free(grads);
+    zq_free(out);
+    zq_student_free(there);
+    zq_student_free(here);
+    zq_model_close(m);
+    golden_close(&g);
+}
+
+/* Every feature of the architecture table. With float activations only sums in another order tell the two apart: 1e-4 is a hundred times what
+ * that comes to. With INT8 tokens a value on the edge of two codes may fall to either side. */
+static void test_device(void **state)
+{
+    const struct device_trial *t = *state;
+    struct zq_device *device = NULL;
+    zq_error err = {0};
+    if (zq_device_open(&device, "cuda-host", &err)) {
+        print_message("skipped: %s\n", err.message);
+        skip();
+    }
+    compare_on_device(t, device);
+    zq_device_close(device);
+}
+
 static void test_quantized_model(void **state)
 {
     (void)state;
@@ -253,7 +378,13 @@ int main(void)
 {
     static char *const names[] = {"novels", "stories260k", "gpt2-novels", "gptj", "neox", "opt",
                                   "llama", "llama-rope3", "mistral", "qwen2", "bert", "minilm-sst2"};
-    struct CMUnitTest tests[ZQ_LEN(names) + 1] = {[ZQ_LEN(names)] = cmocka_unit_test(test_quantized_model)};
-    for (size_t i = 0; i < ZQ_LEN(names); i++) tests[i] = (struct CMUnitTest){names[i], test_model, NULL, NULL, names[i]};
+    static struct device_trial trials[] = {
+        {"novels", 16, 0, 1e-4}, {"novels", 8, 0, 2e-2}, {"gptj", 16, 0, 1e-4}, {"neox", 16, 0, 1e-4}, {"opt", 16, 0, 1e-4},
+        {"stories260k", 16, 0, 1e-4}, {"mistral", 16, 5, 1e-4}, {"bert", 16, 0, 1e-4},
+    };
+    enum { MODELS = ZQ_LEN(names), DEVICE = ZQ_LEN(trials) };
+    struct CMUnitTest tests[MODELS + DEVICE + 1] = {[MODELS + DEVICE] = cmocka_unit_test(test_quantized_model)};
+    for (size_t i = 0; i < MODELS; i++) tests[i] = (struct CMUnitTest){names[i], test_model, NULL, NULL, names[i]};
+    for (size_t i = 0; i < DEVICE; i++) tests[MODELS + i] = (struct CMUnitTest){trials[i].name, test_device, NULL, NULL, &trials[i]};
     return cmocka_run_group_tests_name("gradients", tests, NULL, NULL);
 }
