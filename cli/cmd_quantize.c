@@ -4,6 +4,7 @@
 
 #include "progress.h"
 #include "quantize_text.h"
+#include "running.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -132,6 +133,8 @@ static zq_status quantize(zq_error *err)
         .holdout = args.holdout,
         .seed = args.seed,
         .time_budget = args.time_budget,
+        .device = settings.device,
+        .math = running.math,
         .memory_bytes = args.memory,
         .n_threads = settings.n_threads,
         .force = args.force,
@@ -162,6 +165,8 @@ static const struct option options[] = {
     {"holdout", 0, "SHARE", read_real, &args.holdout, "share of the samples that only judge (default 0.1)"},
     {"seed", 0, "S", read_seed, &args.seed, "of samples and their order"},
     {"time-budget", 0, "MIN", read_real, &args.time_budget, "minutes to spend: steps of a block, at most --iters, are measured once to fit"},
+    {"device", 0, "D", read_text, &settings.device, "where paper and full train: cpu (default), cuda, cuda:N, or cuda-host, a simulated GPU"},
+    {"math", 0, "M", read_math, &running.math, "of training on a GPU: exact (default), or fast: products by tensor cores in TF32"},
     {"memory", 0, "SIZE", read_bytes, &args.memory, "bound on resident memory: 512M, 2G, 1.5GiB"},
     {"dry-run", 0, NULL, read_flag, &args.dry_run, "print the plan and stop"},
     {"force", 0, NULL, read_flag, &args.force, "replace an existing OUT"},

@@ -416,6 +416,9 @@ typedef struct zq_quantize_options {
     uint64_t seed;
     float time_budget;       /* minutes for this job: how many iterations of each block fit, at most `iterations`, is measured once and kept for
                               * resume; 0: no bound */
+    const char *device;      /* where "paper" and "full" train: as in zq_open_options. All else is computed here. The device that begins a job
+                              * must also resume it: its float sums are its own */
+    zq_math math;            /* of that training: ZQ_MATH_FAST lets the device's tensor cores read numbers as TF32 */
     uint64_t memory_bytes;   /* bound on resident memory; 0: none given */
     int n_threads;
     bool dry_run;            /* plan only: nothing is written */
@@ -453,7 +456,7 @@ typedef struct zq_quantize_totals {
 /* Quantizes a model directory into a compressed-tensors directory, layer by layer. out_dir appears whole or not at all;
  * work in progress lives beside it in "<out_dir>.partial". *report (may be NULL) is released with zq_quantize_report_free().
  * Returns ZQ_OK; ZQ_EINVAL (scheme, group, regex; resume with other options, names the difference); ZQ_EEXIST;
- * ZQ_EUNSUPPORTED (what no reader could read, with the reason); ZQ_ENOMEM (memory_bytes too small: says how much is
+ * ZQ_EUNSUPPORTED (what no reader could read, with the reason; a device that is not there); ZQ_ENOMEM (memory_bytes too small: says how much is
  * needed); ZQ_ENOSPC and ZQ_EIO (what this run wrote is removed, unless resume was asked for: then finished shards stay);
  * ZQ_ECANCELLED (finished shards stay for resume); and the errors of reading a model. */
 ZQ_API zq_status zq_quantize(const char *model_dir, const char *out_dir, const zq_quantize_options *options,

@@ -9,7 +9,7 @@ file=${2:-$build/gpu-bundle.tar.gz}
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 mkdir "$folder/lib"
-for program in zq zqcheck check-device; do
+for program in zq zqcheck check-device make-checkpoint; do
     [ -x "$build/$program" ] || { echo "$0: $build/$program is missing; build first" >&2; exit 3; }
     install -s "$build/$program" "$folder/"
 done
@@ -17,7 +17,7 @@ for plugin in libzq_cuda.so libzq_cuda_host.so; do
     if [ -e "$build/$plugin" ]; then cp "$build/$plugin" "$folder/"; else echo "note: without $plugin, which $build does not have" >&2; fi
 done
 # libc and the loader are the machine's own; so is the driver
-ldd "$folder"/zq "$folder"/zqcheck "$folder"/check-device "$folder"/*.so | awk '$2 == "=>" { print $3 }' | sort -u |
+ldd "$folder"/zq "$folder"/zqcheck "$folder"/check-device "$folder"/make-checkpoint "$folder"/*.so | awk '$2 == "=>" { print $3 }' | sort -u |
     grep -vE '/(libc|libm|libdl|libpthread|librt|libcuda)\.so' | xargs -r cp -Lt "$folder/lib"
 tar -C "$folder" -czf "$file" .
 echo "$file: $(du -h "$file" | cut -f 1)"

@@ -6,7 +6,7 @@
 #   STAGE     kernels   every operator against plain C, in bits; then the same under compute-sanitizer (memcheck, racecheck), where that exists
 #             models    models quantized in each scheme: nll, greedy text and batches against this machine's processor
 #             bench     rates of operators against the card's own limits; whole models
-#             lkd       distillation on this machine's processor (there is none on the GPU), and its result on the GPU
+#             lkd       distillation with blocks trained on the GPU, against the same on the processor; two blocks of GPT-350M's shape timed; the result runs
 #             all       one after the other
 #   MODEL     model directories, all together at most 50 MiB; default: models/novels
 #   --bundle PATH     programs: an archive made by tools/gpu-bundle.sh, or a folder; default: build/gpu-bundle.tar.gz if it is there, else build
@@ -60,7 +60,7 @@ left() { echo $((deadline > SECONDS ? deadline - SECONDS : 1)); }
 try() {
     local name=$1 began=$SECONDS code
     shift
-    timeout "$(left)" "$@" > "$work/out" 2>&1
+    if [ "$(type -t "$1")" = function ]; then "$@" > "$work/out" 2>&1; else timeout "$(left)" "$@" > "$work/out" 2>&1; fi
     code=$?
     if [ $code = 0 ]; then echo "| $name | right | $((SECONDS - began)) s | $(tail -n 1 "$work/out") |"
     else
@@ -139,19 +139,54 @@ stage_bench() {
     done
 }
 
+# losses DIR: before and after of each block that learned, a line each
+losses() { awk '/^ *"before":/ { gsub(/,/, ""); b = $2 } /^ *"after":/ { gsub(/,/, ""); print b, $2 }' "$1/zq-report.json"; }
+# never_worse DIR AGAINST: prints what blocks came to, in parts of what the processor's came to. A block that is not quantized has rounding to lose
+never_worse() {
+    paste -d ' ' <(losses "$1") <(losses "$2") | awk '$1 > 1e-9 { n++; if (!($2 <= $1)) bad++; r = $4 > 0 ? $2 / $4 : 1; if (n == 1 || r < low) low = r; if (r > high) high = r }
+        END { printf "%d blocks, %d worse than they began; loss held out is %.4f to %.4f of that on the processor\n", n, bad, low, high
+              exit !(n && !bad && high < 1.1) }'
+}
+# extrapolated METHOD OPTION...: seconds of two blocks of a shape, and what all would take
+extrapolated() {
+    local method=$1 began end
+    shift
+    began=$(date +%s%N)
+    timeout "$(left)" "$zq" quantize "$work/shape" -o "$work/shaped" --scheme w4/8a8 --lkd "$method" --data random --device "$device" --force --quiet "$@" || return 1
+    end=$(date +%s%N)
+    awk -v t=$((end - began)) 'BEGIN { t /= 1e9; printf "two blocks in %.1f s; extrapolated to 24: %.0f s (to reach: 900 s)\n", t, 12 * t }'
+}
+
 stage_lkd() {
-    local size=(--limit 4096 --count 64) learn=(--samples 64 --length 128) code
-    [ "$device" = cuda-host ] && size=(--limit 32 --count 3) && learn=(--samples 8 --length 32)
-    echo "Distillation runs on this machine's processor, not on the GPU; the device runs what it leaves."
+    local size=(--limit 4096 --count 64) learn=(--samples 64 --length 128 --iters 40) shape=(gpt-350m --layers 2 --vocab 1000) few=()
+    local methods=(full paper) maths=(exact fast) code method math
+    if [ "$device" = cuda-host ]; then
+        size=(--limit 32 --count 3) learn=(--samples 4 --length 8 --iters 1 --batch 2 --ignore '.*h\.[1-5]\..*')
+        shape=(gpt2 --layers 2 --width 32 --heads 2 --vocab 100) few=(--samples 4 --length 8 --iters 1 --batch 2)
+        methods=(full) maths=(exact)
+    fi
+    learn+=(--scheme w4a8 --data models/novels/heldout.txt --force --quiet)
+    echo "Blocks are trained on the device; what is solved without training, and the passes through finished blocks, are this machine's processor's"
+    echo "work ($(nproc) cores). The shape has random weights (make-checkpoint ${shape[*]}) and learns on random tokens."
     echo
     echo "| what | result | time | |"
     echo "|---|---|---|---|"
-    try "LKD (fast) of models/novels to w4a8, on the processor" \
-        "$zq" quantize models/novels -o "$work/lkd" --scheme w4a8 --lkd fast "${learn[@]}" --force --quiet
+    for method in "${methods[@]}"; do
+        try "LKD ($method) of models/novels to w4a8, on the processor" "$zq" quantize models/novels -o "$work/here-$method" --lkd $method "${learn[@]}"
+        for math in "${maths[@]}"; do
+            try "the same, trained on the device, --math $math" \
+                "$zq" quantize models/novels -o "$work/$method-$math" --lkd $method "${learn[@]}" --device "$device" --math $math
+            try "... against the processor" never_worse "$work/$method-$math" "$work/here-$method"
+        done
+    done
+    try "a checkpoint of the shape" "$bundle/make-checkpoint" "${shape[@]}" "$work/shape"
+    for method in full paper; do
+        for math in "${maths[@]}"; do try "LKD ($method, --math $math) of the shape, W4/8A8, ${few[*]:-defaults}" extrapolated $method --math $math "${few[@]}"; done
+    done
     echo
     echo "| model | result | nll | greedy text | sequences of a batch against each alone | one token at a time |"
     echo "|---|---|---|---|---|---|"
-    timeout "$(left)" "$bundle/check-device" "$work/lkd" --device "$device" \
+    timeout "$(left)" "$bundle/check-device" "$work/full-exact" --device "$device" \
         --text models/novels/heldout.txt "${size[@]}" > "$work/row" 2> "$work/said"
     code=$?
     [ $code = 0 ] || wrong=1

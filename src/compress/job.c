@@ -31,6 +31,7 @@ struct job {
     struct zq_place place;
     json_t *identity;
     struct zq_record record; /* how far it has come; n_runs, seconds and memory_bytes are those of earlier runs */
+    struct zq_device *device; /* where blocks are trained; NULL: here */
     struct zq_lesson *lesson; /* NULL: no distillation, or not begun */
     size_t first_layer;      /* that this run distils */
     double taught_from;      /* seconds after the start */
@@ -471,6 +472,7 @@ static zq_status prepare(struct job *job, const char *model_dir, const char *out
 {
     uint64_t lesson_bytes[2] = {0};
     zq_status st = zq_plan_make(&job->plan, model_dir, job->options, err);
+    if (!st) st = zq_lesson_device(&job->device, &job->plan, err);
     if (!st && !job->options->dry_run) st = zq_place_open(&job->place, out_dir, model_dir, err);
     if (!st) st = zq_record_create(&job->record, &job->plan, err);
     for (int i = 0; i < 2 && !st; i++) st = zq_lesson_bytes(&lesson_bytes[i], &job->plan, job->means.n_threads, i, err);
@@ -499,6 +501,7 @@ zq_status zq_quantize(const char *model_dir, const char *out_dir, const zq_quant
     zq_place_close(&job.place);
     zq_sidefiles_free(&job.sidefiles);
     zq_lesson_close(job.lesson);
+    zq_device_close(job.device);
     zq_free(job.means.buffers);
     zq_record_free(&job.record);
     json_decref(job.identity);

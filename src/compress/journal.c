@@ -55,6 +55,9 @@ zq_status zq_run_compare(const json_t *there, const json_t *here, const char *pa
             const json_t *old = json_object_get(a, key);
             if (!old || !json_equal(old, value)) return refuse(key, old, value, path, err);
         }
+        json_object_foreach((json_t *)(uintptr_t)a, key, value) {
+            if (!json_object_get(b, key)) return refuse(key, value, NULL, path, err);
+        }
         return refuse(identity_keys[i], a, b, path, err);
     }
     return ZQ_OK;

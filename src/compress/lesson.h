@@ -5,6 +5,7 @@
 
 #include "compress/matrix.h"
 #include "compress/samples.h"
+#include "cuda/load.h"
 #include "distill/solve.h"
 
 /* Everything about a model that must be there before block `layer` can be solved, made from the start or read back. */
@@ -12,12 +13,15 @@ struct zq_lesson;
 
 /* Settles the defaults of the options. out->method NULL: no distillation. ZQ_EINVAL for what does not fit. */
 zq_status zq_lesson_settle(struct zq_lesson_settings *out, const zq_quantize_options *options, const struct zq_config *config, zq_error *err);
+/* Opens the device where training runs, if it is to run on one, and adds to the normalised options what it says of itself: another one has other
+ * sums. *device is NULL if there is none; it outlives the plan's use. ZQ_EUNSUPPORTED where it is not there, or has no library of products. */
+zq_status zq_lesson_device(struct zq_device **device, struct zq_plan *plan, zq_error *err);
 /* Adds them to the normalised options of a plan. */
 zq_status zq_lesson_describe(json_t *options, const struct zq_lesson_settings *settings, zq_error *err);
 /* Resident memory that a lesson over the plan takes at its peak, beside what writing takes; 0 without distillation. on_disk: its streams lie
  * in a scratch file. */
 zq_status zq_lesson_bytes(uint64_t *n_bytes, const struct zq_plan *plan, int n_threads, bool on_disk, zq_error *err);
-/* Time that it takes, about. */
+/* Time that it takes on this processor, about. */
 double zq_lesson_seconds(const struct zq_plan *plan, int n_threads);
 /* Bytes of a file that zq_lesson_save() writes. */
 uint64_t zq_lesson_stream_bytes(const struct zq_plan *plan);

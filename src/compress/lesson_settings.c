@@ -32,12 +32,28 @@ static zq_status find_method(const struct zq_method **out, const zq_quantize_opt
     return zq_fail(err, ZQ_EINVAL, "unknown method %s'%s'; valid are %s", o->method ? "" : "of distillation ", name, names);
 }
 
+/* Who trains may do so on a device. */
+static zq_status settle_device(struct zq_lesson_settings *out, const zq_quantize_options *o, const struct zq_config *config, zq_error *err)
+{
+    const bool here = !o->device || !strcmp(o->device, "cpu");
+    if (o->math != ZQ_MATH_EXACT && here) return zq_fail(err, ZQ_EINVAL, "--math fast is for training on a GPU: it needs --device");
+    if (here) return ZQ_OK;
+    if (!out->method || !out->method->trains)
+        return zq_fail(err, ZQ_EINVAL, "--device %s is for methods of distillation that train, paper and full: all else is computed on the processor",
+                       o->device);
+    if (config->head_dim > ZQ_TRAINING_HEAD_DIM)
+        return zq_fail(err, ZQ_EUNSUPPORTED, "heads of %zu values: training on a GPU takes up to %d", config->head_dim, (int)ZQ_TRAINING_HEAD_DIM);
+    out->device = o->device;
+    out->solve.fast = o->math == ZQ_MATH_FAST;
+    return ZQ_OK;
+}
+
 zq_status zq_lesson_settle(struct zq_lesson_settings *out, const zq_quantize_options *o, const struct zq_config *config, zq_error *err)
 {
     *out = (struct zq_lesson_settings){0};
     const struct zq_method *m;
-    const zq_status st = find_method(&m, o, err);
-    if (st || !m) return st;
+    zq_status st = find_method(&m, o, err);
+    if (st || !m) return st ? st : settle_device(out, o, config, err);
     const bool encoder = config->kind != ZQ_DECODER;
     *out = (struct zq_lesson_settings){.method = m, .data = o->data ? o->data : "self", .n = o->samples ? o->samples : m->n_samples};
     out->length = either(o->length, encoder ? m->encoder_length : 0, m->length);
@@ -63,7 +79,7 @@ zq_status zq_lesson_settle(struct zq_lesson_settings *out, const zq_quantize_opt
     else return zq_fail(err, ZQ_EINVAL, "unknown loss '%s'; valid are mse and kl", o->loss);
     if (out->solve.loss != ZQ_LOSS_MSE && !m->any_loss)
         return zq_fail(err, ZQ_EINVAL, "%s knows one loss, mse: its closed form is of squares", m->name);
-    return ZQ_OK;
+    return settle_device(out, o, config, err);
 }
 
 zq_status zq_lesson_describe(json_t *options, const struct zq_lesson_settings *s, zq_error *err)
@@ -84,12 +100,31 @@ zq_status zq_lesson_describe(json_t *options, const struct zq_lesson_settings *s
     return ok ? ZQ_OK : zq_fail(err, ZQ_ENOMEM, "no memory for the options of distillation");
 }
 
+zq_status zq_lesson_device(struct zq_device **device, struct zq_plan *plan, zq_error *err)
+{
+    struct zq_lesson_settings *set = &plan->lesson;
+    char text[256];
+    zq_status st = zq_device_open(device, set->device, err);
+    if (st || !*device) return st;
+    const struct zq_plugin *plugin = (*device)->plugin;
+    struct zq_queue *queue = (*device)->queue;
+    set->solve.trainer = (struct zq_trainer){plugin->training(queue), queue};
+    if (!set->solve.trainer.ops)
+        return zq_fail(err, ZQ_EUNSUPPORTED, "device %s: training needs NVIDIA's library libcublasLt.so, which cannot be opened", set->device);
+    plugin->describe(queue, text, sizeof text);
+    if (json_object_set_new(plan->options, "device", json_string(text)) ||
+        json_object_set_new(plan->options, "math", json_string(set->solve.fast ? "fast" : "exact")))
+        return zq_fail(err, ZQ_ENOMEM, "no memory for the options of distillation");
+    return zq_remark(&plan->remarks, err, "blocks are trained on %s: its memory and time are in no estimate, and --resume needs the same device",
+                     text);
+}
+
 struct zq_student_options zq_lesson_student(const struct zq_plan *plan, size_t layer, int n_threads)
 {
     const struct zq_lesson_settings *s = &plan->lesson;
     struct zq_student_options o = {.config = &plan->config, .max_sequences = s->solve.batch, .max_length = s->length,
-                                   .max_tokens = s->solve.batch * s->length, .trains = s->method->trains, .adam = s->method->adam,
-                                   .n_threads = n_threads};
+                                   .max_tokens = s->solve.batch * s->length, .trains = s->method->trains && !s->device,
+                                   .adam = s->method->adam && !s->device, .n_threads = n_threads};
     for (size_t r = 0; r < ZQ_N_LINEARS; r++) o.layouts[r].spec = ZQ_SPEC_FLOAT;
     for (size_t i = 0; i < plan->n_items; i++) {
         const struct zq_item *item = &plan->items[i];
@@ -176,7 +211,7 @@ double zq_lesson_seconds(const struct zq_plan *plan, int n_threads)
     for (size_t i = 0; i < plan->n_items; i++)
         if (plan->items[i].layer != SIZE_MAX && plan->items[i].module) weights += (double)plan->items[i].tensor->n_values;
     const double tokens = (double)set->n * (double)set->length, batch = (double)set->solve.batch * (double)set->length;
-    const double trained = set->method->trains ? (double)set->solve.n_iterations * batch * training_passes : 0;
+    const double trained = set->method->trains && !set->device ? (double)set->solve.n_iterations * batch * training_passes : 0;
     const double all = (set->method->adam ? 2 : closed_passes) * tokens + trained;
     return 2 * weights * all / (per_s * n_threads);
 }

@@ -139,8 +139,9 @@ static bool ask(struct zq_blas *b, struct blas_plan *p)
                  !b->layout_create(&p->x, in, p->turn_x ? p->n_tokens : p->n_cols, p->turn_x ? p->n_cols : p->n_tokens, (int64_t)p->ld_x) &&
                  !b->layout_create(&p->out, out, p->n_rows, p->n_tokens, (int64_t)p->ld_out) && !b->preference_create(&preference) &&
                  !b->preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
-    static const cublasLtMatmulPreferenceAttributes_t aligned[] = {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-                                                                   CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+    static const cublasLtMatmulPreferenceAttributes_t aligned[] = {
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
     for (size_t i = 0; i < sizeof aligned / sizeof *aligned && right && p->align; i++)
         right = !b->preference_set(preference, aligned[i], &p->align, sizeof p->align);
     if (right && p->turn_w) right = !b->desc_set(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &turned, sizeof turned);
@@ -216,8 +217,8 @@ void zq_blas_floats(struct zq_queue *queue, const struct zq_matmul *a)
     want.turn_w = a->turn_b, want.turn_x = a->turn_a, want.fast = a->fast, want.align = alignment_of(a->a, a->b, a->c);
     const struct blas_plan *p = b ? plan_of(b, want) : NULL;
     const float keep = a->add ? 1 : 0;
-    if (!p || b->matmul(b->handle, p->op, &a->alpha, a->b, p->w, a->a, p->x, &keep, a->c, p->out, a->c, p->out, &p->algo, b->workspace, BLAS_WORKSPACE,
-                        queue->stream))
+    if (!p || b->matmul(b->handle, p->op, &a->alpha, a->b, p->w, a->a, p->x, &keep, a->c, p->out, a->c, p->out, &p->algo, b->workspace,
+                        BLAS_WORKSPACE, queue->stream))
         queue->error = cudaErrorNotSupported;
 }
 

@@ -13,7 +13,8 @@ enum { ATTEND_THREADS = 128 };
 #define UNSEEN (-3e38f) /* below any score */
 
 template <int DIM> struct attend_shape {
-    enum { ROWS = DIM <= 128 ? 16 : 8, LANES = ATTEND_THREADS / ROWS, EACH = ROWS > LANES ? ROWS / LANES : 1, VALUES = DIM / LANES, LD = DIM + 1, WIDTH = ROWS + 1 };
+    enum { ROWS = DIM <= 128 ? 16 : 8, LANES = ATTEND_THREADS / ROWS, EACH = ROWS > LANES ? ROWS / LANES : 1, VALUES = DIM / LANES, LD = DIM + 1,
+           WIDTH = ROWS + 1 };
 };
 
 struct rotate_args {
@@ -186,7 +187,8 @@ template <int DIM> KERNEL(ATTEND_THREADS) train_attend_queries(const struct zq_a
     float *stats = stats_of(&a, at, p.head), dq[shape::VALUES] = {}, both = 0;
     load_tile<DIM>(q, p.q + begin * a.ld, a.ld, p.length - begin, n);
     load_tile<DIM>(dout, a.d_attended + (p.first + begin) * ld + p.head * n, ld, p.length - begin, n);
-    for (unsigned d = lane; d < n; d += shape::LANES) both = fma_rn(a.attended[at * ld + p.head * n + d], a.d_attended[at * ld + p.head * n + d], both);
+    const float *x = a.attended + at * ld + p.head * n, *dx = a.d_attended + at * ld + p.head * n;
+    for (unsigned d = lane; d < n; d += shape::LANES) both = fma_rn(x[d], dx[d], both);
     both = row_total<shape::LANES>(both);
     const float top = stats[0], sum = stats[1];
     if (real && lane == 0) stats[2] = both;
@@ -224,8 +226,8 @@ template <int DIM> KERNEL(ATTEND_THREADS) train_attend_keys(const struct zq_atte
     SHARED(float, dout, shape::ROWS * shape::LD);
     SHARED(float, weights, shape::ROWS * shape::WIDTH);
     SHARED(float, slopes, shape::ROWS * shape::WIDTH);
-    const unsigned n_kv = (unsigned)a.heads.n_kv_heads, kv = block_x() % n_kv, group = (unsigned)a.heads.n_heads / n_kv, n = (unsigned)a.heads.head_dim;
-    const unsigned begin = block_y() * shape::ROWS, row = thread_x() / shape::LANES, lane = thread_x() % shape::LANES;
+    const unsigned n_kv = (unsigned)a.heads.n_kv_heads, kv = block_x() % n_kv, group = (unsigned)a.heads.n_heads / n_kv;
+    const unsigned n = (unsigned)a.heads.head_dim, begin = block_y() * shape::ROWS, row = thread_x() / shape::LANES, lane = thread_x() % shape::LANES;
     const attend_place first = place_of(&a, block_x() / n_kv, kv * group, kv);
     if (begin >= first.length) return;
     const bool real = begin + row < first.length;

@@ -17,7 +17,8 @@ static zq_status send(struct zq_twin *t, float **to, const float *from, const st
     const struct zq_student *s = t->s;
     const size_t n_values = samples->length * s->config.width, n_bytes = samples->n * n_values * sizeof(float);
     *to = s->ops->alloc(s->self, n_bytes);
-    if (!*to) return zq_fail(err, ZQ_ENOMEM, "no memory on the device for %zu samples of %zu tokens: %zu bytes", samples->n, samples->length, n_bytes);
+    if (!*to)
+        return zq_fail(err, ZQ_ENOMEM, "no memory on the device for %zu samples of %zu tokens: %zu bytes", samples->n, samples->length, n_bytes);
     for (size_t i = 0; i < samples->n; i++) {
         s->ops->upload(s->self, *to + i * n_values, from + i * n_values, n_values * sizeof(float));
         zq_keeper_drop(&samples->keeper, from + i * n_values, n_values);

@@ -91,7 +91,8 @@ static void norms(struct device *d, const struct zq_training_ops *ops)
     plain->norm_back(&processor, &(struct zq_norm_back){pass, dy, onto ? dx.here : NULL, dgamma.here, rms ? NULL : dbeta.here, dx.here});
     pass.x = send(d, x, all), pass.stats = stats.there, pass.gamma = send(d, gamma, n), pass.beta = rms ? NULL : send(d, beta, n);
     ops->norm(d->queue, &pass, out.there);
-    ops->norm_back(d->queue, &(struct zq_norm_back){pass, send(d, dy, all), onto ? dx.there : NULL, dgamma.there, rms ? NULL : dbeta.there, dx.there});
+    const float *add = onto ? dx.there : NULL;
+    ops->norm_back(d->queue, &(struct zq_norm_back){pass, send(d, dy, all), add, dgamma.there, rms ? NULL : dbeta.there, dx.there});
     compare(d);
 }
 
@@ -183,7 +184,8 @@ static void products(struct device *d, const struct zq_training_ops *ops)
         for (size_t j = 0; j < p.n && !c->failed; j++) {
             double want = p.add ? (double)begun[i * p.ldc + j] : 0, all = fabs(want);
             for (size_t k = 0; k < p.k; k++) {
-                const double x = 0.75 * (double)(p.turn_a ? a[k * p.lda + i] : a[i * p.lda + k]) * (double)(p.turn_b ? b[j * p.ldb + k] : b[k * p.ldb + j]);
+                const float left = p.turn_a ? a[k * p.lda + i] : a[i * p.lda + k], right = p.turn_b ? b[j * p.ldb + k] : b[k * p.ldb + j];
+                const double x = 0.75 * (double)left * (double)right;
                 want += x;
                 all += fabs(x);
             }
@@ -218,7 +220,8 @@ static void tokens(struct device *d, const struct zq_training_ops *ops)
 {
     struct check *c = &d->c;
     const size_t n = CHECK_PICK(c, 1, 31, 64, 257, 600), n_tokens = 1 + check_random(c, 4), all = n * n_tokens;
-    float *x = check_floats(c, all, (enum check_values[]){VALUES_NORMAL, VALUES_OUTLIERS, VALUES_ZERO, VALUES_EQUAL, VALUES_TINY}[check_random(c, 5)]);
+    static const enum check_values kinds[] = {VALUES_NORMAL, VALUES_OUTLIERS, VALUES_ZERO, VALUES_EQUAL, VALUES_TINY};
+    float *x = check_floats(c, all, kinds[check_random(c, ZQ_LEN(kinds))]);
     if (check_coin(c)) x[check_random(c, all)] = check_coin(c) ? INFINITY : NAN;
     struct both out = output(d, "tokens", x, all);
     plain->fake_tokens(&processor, x, out.here, n_tokens, n);
@@ -274,8 +277,9 @@ static void roundings(struct device *d, const struct zq_training_ops *ops)
     for (size_t i = 0; i < n_scales; i++) scales[i] = fabsf(scales[i]) / 8 + 0x1p-6f, stretch[i] /= 8;
     int8_t *codes = check_codes(c, all, low, high), *there = copy_of(c, codes, all, 1);
     struct both centres = output(d, "centres", w, all), grads = output(d, "gradients", dw, all), fake = output(d, "values", w, all);
-    struct both weight = output(d, "weights", w, all), first = output(d, "first scales", NULL, n_scales), present = output(d, "scales", NULL, n_scales);
-    struct both kept = output(d, "kept scales", scales, n_scales), slope = output_near(d, "slopes", NULL, n_scales, 1, 1e-12);
+    struct both weight = output(d, "weights", w, all), first = output(d, "first scales", NULL, n_scales);
+    struct both present = output(d, "scales", NULL, n_scales), kept = output(d, "kept scales", scales, n_scales);
+    struct both slope = output_near(d, "slopes", NULL, n_scales, 1, 1e-12);
     struct both decoded = output(d, "decoded", w, all);
     for (int side = 0; side < 2; side++) {
         const struct zq_training_ops *o = side ? ops : plain;
@@ -349,8 +353,8 @@ void device_train_softmax(struct device *d)
         const float *cos = check_floats(c, n_table + 1, VALUES_NORMAL), *sin = check_floats(c, n_table + 1, VALUES_NORMAL);
         const float *dout = check_floats(c, n_out, VALUES_NORMAL);
         float *stats = check_buffer(c, n_stats * sizeof *stats, sizeof *stats);
-        struct both qkv = output(d, "rotated", check_floats(c, n_qkv, VALUES_NORMAL), n_qkv), out = output_near(d, "attention", NULL, n_out, 0, apart);
-        struct both grads = output_near(d, "its gradients", NULL, n_qkv, 0, apart);
+        struct both qkv = output(d, "rotated", check_floats(c, n_qkv, VALUES_NORMAL), n_qkv);
+        struct both out = output_near(d, "attention", NULL, n_out, 0, apart), grads = output_near(d, "its gradients", NULL, n_qkv, 0, apart);
         b = a;
         a.begins = begins, a.positions = positions, a.qkv = qkv.here, a.attended = out.here, a.d_qkv = grads.here, a.d_attended = dout;
         a.rotary.cos = cos, a.rotary.sin = sin;

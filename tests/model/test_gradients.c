@@ -325,7 +325,8 @@ static void compare_on_device(const struct device_trial *t, const struct zq_devi
 
     const size_t n = N_DEVICE_TOKENS * m->config.width;
     float *out = zq_alloc_array(4 * n, sizeof *out), *grads = zq_alloc_array(2 * here->n_params, sizeof *grads);
-    const double mine = step_on(here, x, target, out, grads, out + n), theirs = step_on(there, x, target, out + 2 * n, grads + here->n_params, out + 3 * n);
+    const double mine = step_on(here, x, target, out, grads, out + n);
+    const double theirs = step_on(there, x, target, out + 2 * n, grads + here->n_params, out + 3 * n);
     double norm, d = distance(out + 2 * n, out, n, &norm);
     if (!(d <= t->bound * norm)) fail_msg("%s: outputs are off by %g of %g", t->name, d, norm);
     if (!(fabs(mine - theirs) <= t->bound * mine)) fail_msg("%s: the loss is %.9g, and %.9g on the device", t->name, mine, theirs);
