@@ -216,7 +216,7 @@ DEVICE void store16(void *p, chunk16 v)
 DEVICE void publish() {}
 DEVICE uint32_t arrive(uint32_t *counter, uint32_t n) /* fibers change places elsewhere only */
 {
-    sim_hold_others();
+    sim_hold_block();
     const uint32_t before = *counter;
     *counter += n;
     return before;
@@ -253,21 +253,23 @@ DEVICE void load_matrices_turned(uint32_t r[4], const void *row)
 }
 
 /* Lane l holds a: rows l / 4 and l / 4 + 8 (registers 0, 2 and 1, 3), columns 2 (l % 4), the next, and those + 8 (registers 2, 3);
- * b: column l / 4, rows likewise; d as below. */
+ * b: column l / 4, rows likewise; d as below. A product of two F16 is exact in FP32, so that adding it is fma(). */
 DEVICE void multiply_add_halves(float d[4], const uint32_t a[4], const uint32_t b[2])
 {
     const unsigned lane = thread_x() % 32;
-    const uint32_t mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+    float mine[12];
+    for (unsigned i = 0; i < 12; i++) {
+        const uint32_t word = i < 8 ? a[i / 2] : b[i / 2 - 4];
+        mine[i] = half_value((uint16_t)(i % 2 ? word >> 16 : word));
+    }
     const uint8_t *handed = sim_exchange(OPERATION_HALVES, mine, sizeof mine);
     for (unsigned i = 0; i < 4; i++) {
         const unsigned row = lane / 4 + (i >= 2 ? 8 : 0), column = lane % 4 * 2 + i % 2;
         for (unsigned k = 0; k < 16; k += 2) {
-            uint32_t left[6], right[6];
-            memcpy(left, handed + (row % 8 * 4 + k % 8 / 2) * SIM_HANDED, sizeof left);
-            memcpy(right, handed + (column * 4 + k % 8 / 2) * SIM_HANDED, sizeof right);
-            const uint32_t x = left[(row >= 8 ? 1 : 0) + (k >= 8 ? 2 : 0)], y = right[4 + (k >= 8 ? 1 : 0)];
-            d[i] = fma_rn(half_value((uint16_t)x), half_value((uint16_t)y), d[i]);
-            d[i] = fma_rn(half_value((uint16_t)(x >> 16)), half_value((uint16_t)(y >> 16)), d[i]);
+            float left[2], right[2];
+            memcpy(left, handed + (row % 8 * 4 + k % 8 / 2) * SIM_HANDED + ((row >= 8 ? 1 : 0) + (k >= 8 ? 2 : 0)) * sizeof left, sizeof left);
+            memcpy(right, handed + (column * 4 + k % 8 / 2) * SIM_HANDED + (4 + (k >= 8 ? 1 : 0)) * sizeof right, sizeof right);
+            d[i] = add(add(d[i], mul(left[0], right[0])), mul(left[1], right[1]));
         }
     }
 }

@@ -146,7 +146,8 @@ bool land(struct sim_device *d, bool now)
     struct block *of = NULL;
     struct tile_copy *tile = NULL;
     struct warp_group *group = NULL;
-    uint64_t first = now ? UINT64_MAX : d->tick + 1;
+    uint64_t first = UINT64_MAX;
+    if (d->tick < d->land_at && !now) return false;
     for (unsigned i = 0; i < RESIDENT; i++) {
         struct block *b = &d->blocks[i];
         if (!b->running) continue;
@@ -163,9 +164,12 @@ bool land(struct sim_device *d, bool now)
             of = b, tile = NULL, group = x;
         }
     }
+    d->land_at = first;
+    if (!of || (first > d->tick && !now)) return false;
+    d->land_at = 0;
     if (tile) tile_lands(d, of, tile);
     if (group) product_happens(d, of, group);
-    return of;
+    return true;
 }
 
 static struct warp_group *group_of(const struct fiber *f)
@@ -251,8 +255,11 @@ void sim_transactions_wait(const uint64_t *barrier, unsigned parity)
     struct fiber *f = device->running;
     struct transactions *t = find(barrier);
     while (t->phase == (parity & 1)) {
-        if (!t->wanted) t->wanted_at = device->tick;
-        t->wanted = true;
+        if (!t->wanted) {
+            t->wanted = true;
+            t->wanted_at = device->tick;
+            device->land_at = 0;
+        }
         f->waits_for = t;
         f->state = AT_TRANSACTIONS;
         yield_to_scheduler(f);
@@ -273,6 +280,7 @@ void sim_copy_tile(void *to, const struct sim_tile_map *map, uint32_t column, ui
     garbage(device, to, bytes);
     b->tiles[i] = tile_copy{true, at, column, row, some_time(device), t, *map};
     device->n_flying++;
+    device->land_at = 0;
 }
 
 void sim_product_fence(const int32_t *d, unsigned n_d, const uint32_t *a, unsigned n_a)
@@ -314,6 +322,7 @@ void sim_product(int32_t *d, unsigned n_columns, uint32_t *a, uint64_t left, uin
     p->due = device->tick + some_time(device);
     g->n_issued++;
     device->n_flying++;
+    device->land_at = 0;
 }
 
 void sim_product_commit(void)

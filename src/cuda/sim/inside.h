@@ -12,6 +12,7 @@
 namespace sim {
 
 enum { MAX_THREADS = 288, RESIDENT = 2, STACK_BYTES = 128 * 1024, MAX_SHARED = 8, MAX_COPIES = 64, LANES = 32 };
+enum { WARPS = MAX_THREADS / LANES, ALL_WARPS = RESIDENT * WARPS };
 enum { GROUP_LANES = 128, GROUPS = MAX_THREADS / GROUP_LANES, MAX_BARRIERS = 32, MAX_TILES = 32, MAX_PRODUCTS = 32, MAX_SUMS = 128, MAX_LEFT = 64 };
 enum state { READY, AT_BARRIER, IN_EXCHANGE, AT_TRANSACTIONS, AT_PRODUCTS, STOPPED, DONE };
 
@@ -96,7 +97,6 @@ struct warp {
     uint8_t handed[2][LANES][SIM_HANDED]; /* two: a fast lane may hand in again before a slow one has read */
     unsigned arrived, left;               /* lanes in the exchange; lanes not done */
     int operation;
-    uint64_t aside_until;
 };
 
 struct block {
@@ -119,13 +119,17 @@ struct block {
 
 struct sim_device {
     uint64_t first_seed, rng, tick;
-    uint64_t held_until; /* a block's warps are, by sim_hold_others() */
+    uint64_t held_until; /* this block's warps are, by sim_hold_block() */
+    struct sim::block *held;
     char error[200];
     void (*body)(const void *arg);
     const void *arg;
-    struct sim::fiber *ready[sim::RESIDENT * sim::MAX_THREADS];
     unsigned n_ready;
-    unsigned n_flying; /* tiles and products that have yet to happen */
+    uint32_t ready[sim::ALL_WARPS]; /* lanes of each warp, block after block, that may run, and how many they are */
+    unsigned n_lanes[sim::ALL_WARPS];
+    uint64_t aside_until[sim::ALL_WARPS];
+    unsigned n_flying; /* tiles and products that have yet to happen, */
+    uint64_t land_at;  /* no sooner than this */
     struct sim::fiber *running;
 #if defined(__x86_64__)
     void *sp;

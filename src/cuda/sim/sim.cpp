@@ -83,13 +83,15 @@ void fiber_main()
     abort(); /* a fiber that is done is never resumed */
 }
 
+/* Stacks lie a power of two apart; beginning at different places they do not compete for the same lines of the cache. */
 void prepare_stack(struct fiber *f)
 {
+    const size_t n_bytes = STACK_BYTES - f->thread * 192 % 16384;
 #if defined(__SANITIZE_ADDRESS__)
     __asan_unpoison_memory_region(f->stack, STACK_BYTES);
 #endif
 #if defined(__x86_64__)
-    void **top = (void **)(void *)(f->stack + STACK_BYTES);
+    void **top = (void **)(void *)(f->stack + n_bytes);
     *--top = NULL; /* the stack is as after a call: 8 bytes off a multiple of 16 when fiber_main begins */
     *--top = (void *)fiber_main;
     for (int i = 0; i < 6; i++) *--top = NULL;
@@ -97,7 +99,7 @@ void prepare_stack(struct fiber *f)
 #else
     getcontext(&f->context);
     f->context.uc_stack.ss_sp = f->stack;
-    f->context.uc_stack.ss_size = STACK_BYTES;
+    f->context.uc_stack.ss_size = n_bytes;
     f->context.uc_link = NULL;
     makecontext(&f->context, fiber_main, 0);
 #endif
@@ -140,7 +142,10 @@ void yield_to_scheduler(struct fiber *f)
 void make_ready(struct sim_device *d, struct fiber *f)
 {
     f->state = READY;
-    d->ready[d->n_ready++] = f;
+    const unsigned w = (unsigned)(f->block - d->blocks) * WARPS + f->thread / LANES;
+    d->ready[w] |= 1u << f->thread % LANES;
+    d->n_lanes[w]++;
+    d->n_ready++;
 }
 
 /* ---- blocks ---- */
@@ -158,7 +163,7 @@ void start_block(struct sim_device *d, struct block *b, struct sim_index index, 
     for (unsigned w = 0; w < n_threads / LANES; w++) {
         b->warps[w].arrived = 0;
         b->warps[w].left = LANES;
-        b->warps[w].aside_until = 0;
+        d->aside_until[(unsigned)(b - d->blocks) * WARPS + w] = 0;
     }
     for (unsigned t = 0; t < n_threads; t++) {
         struct fiber *f = &b->fibers[t];
@@ -192,31 +197,41 @@ void after_run(struct sim_device *d, struct fiber *f)
     b->n_done++;
     if (b->n_done == b->n_threads) {
         b->running = false;
+        if (d->held == b) d->held_until = 0;
         if (!ended_flight(b)) fail(d, "ended while tiles or products are in flight");
     } else if (b->waiting && b->waiting + b->n_done == b->n_threads) fail(d, "ended without the barrier at which others wait");
 }
 
-uint64_t aside_until(const struct fiber *f) { return f->block->warps[f->thread / LANES].aside_until; }
+/* A random number below n. */
+unsigned below(uint64_t random, unsigned n) { return (unsigned)((random & 0xffffffffu) * n >> 32); }
 
 /* Takes a random fiber that may run. Warps that were put aside come back when their time is over; if all are aside, whoever's ends first. */
 struct fiber *choose(struct sim_device *d)
 {
-    unsigned i = 0;
-    for (int tries = 0; tries < 8; tries++) {
-        i = (unsigned)(next_random(d) % d->n_ready);
-        if (aside_until(d->ready[i]) > d->tick) continue;
-        const uint64_t r = next_random(d);
-        if (r % 64) break;
-        d->ready[i]->block->warps[d->ready[i]->thread / LANES].aside_until = d->tick + ((uint64_t)1 << (r >> 32) % 12);
+    unsigned w, lane;
+    uint64_t r;
+    for (;;) {
+        unsigned n = 0, first = ALL_WARPS;
+        for (w = 0; w < ALL_WARPS; w++) {
+            if (!d->n_lanes[w]) continue;
+            if (d->aside_until[w] <= d->tick) n += d->n_lanes[w];
+            if (first == ALL_WARPS || d->aside_until[w] < d->aside_until[first]) first = w;
+        }
+        r = next_random(d);
+        unsigned which = below(r, n);
+        for (w = n ? 0 : first; n && (d->aside_until[w] > d->tick || which >= d->n_lanes[w]); w++)
+            if (d->aside_until[w] <= d->tick) which -= d->n_lanes[w];
+        if (!n || r >> 58) break;
+        d->aside_until[w] = d->tick + ((uint64_t)1 << (r >> 40) % 12);
     }
-    for (unsigned at = i, n = 1; n < d->n_ready && aside_until(d->ready[i]) > d->tick; n++) {
-        at = (at + 1) % d->n_ready;
-        if (aside_until(d->ready[at]) < aside_until(d->ready[i])) i = at;
-    }
-    struct fiber *f = d->ready[i];
-    d->ready[i] = d->ready[--d->n_ready];
+    lane = (unsigned)(r >> 32) % LANES;
+    const uint32_t turned = d->ready[w] >> lane | (uint32_t)((uint64_t)d->ready[w] << (LANES - lane));
+    lane = (lane + (unsigned)__builtin_ctz(turned)) % LANES;
+    d->ready[w] &= ~(1u << lane);
+    d->n_lanes[w]--;
+    d->n_ready--;
     d->tick++;
-    return f;
+    return &d->blocks[w / WARPS].fibers[w % WARPS * LANES + lane];
 }
 
 } // namespace sim
@@ -269,6 +284,9 @@ void sim_launch(struct sim_device *d, unsigned grid_x, unsigned grid_y, unsigned
     d->body = body;
     d->arg = arg;
     d->n_ready = d->n_flying = 0;
+    d->land_at = 0;
+    memset(d->ready, 0, sizeof d->ready);
+    memset(d->n_lanes, 0, sizeof d->n_lanes);
     d->held_until = 0;
     release_shared(d);
     /* random order: i -> (i * step + start) mod n with a step that has no divisor in common with n */
@@ -303,14 +321,14 @@ void sim_launch(struct sim_device *d, unsigned grid_x, unsigned grid_y, unsigned
     device = NULL;
 }
 
-void sim_hold_others(void)
+void sim_hold_block(void)
 {
     struct sim_device *d = device;
     struct block *b = d->running->block;
     if (d->held_until > d->tick) return; /* else whoever comes last would wait as long as those that it is to overtake */
-    d->held_until = d->tick + ((uint64_t)1 << (10 + next_random(d) % 10));
-    for (unsigned w = 0; w < b->n_threads / LANES; w++)
-        if (w != d->running->thread / LANES) b->warps[w].aside_until = d->held_until;
+    d->held = b;
+    d->held_until = d->tick + ((uint64_t)1 << (18 + next_random(d) % 3));
+    for (unsigned w = 0; w < b->n_threads / LANES; w++) d->aside_until[(unsigned)(b - d->blocks) * WARPS + w] = d->held_until;
 }
 
 struct sim_index sim_thread(void) { return sim_index{device->running->thread, 0}; }

@@ -37,12 +37,12 @@ struct sim_index sim_block(void);
 /* The next shared array of the block: the n-th call of every thread gives the same one. */
 void *sim_shared(size_t n_bytes);
 void sim_barrier(void);
-/* Puts some of the block's other warps aside: this one is about to tell other blocks that all have written. */
-void sim_hold_others(void);
+/* Puts the block's warps aside for long, other blocks come first: this thread is about to tell them that all have written. */
+void sim_hold_block(void);
 
 /* All 32 lanes hand in n_bytes and get what every lane handed in, [32][SIM_HANDED] bytes, valid until the lane's next operation.
  * `operation` tells a shuffle from a product. */
-enum { SIM_HANDED = 32 };
+enum { SIM_HANDED = 48 };
 const uint8_t *sim_exchange(int operation, const void *mine, size_t n_bytes);
 
 /* cp.async: 16 bytes, of which the first n are read and the others are zero. */
