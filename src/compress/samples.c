@@ -8,6 +8,7 @@
 #include "base/rng.h"
 #include "base/threads.h"
 #include "model/session.h"
+#include "text/kinds.h"
 
 #include <math.h>
 #include <openssl/evp.h>
@@ -156,7 +157,7 @@ static bool writes(const struct zq_sample_request *request)
 uint64_t zq_samples_bytes(const struct zq_config *c, const struct zq_sample_request *request, const struct zq_sample_file *file)
 {
     const size_t token = (c->vocab + 6 * c->width + 2 * c->ffn_width) * sizeof(float); /* of a step: logits and activations */
-    const uint64_t ids = request->n * request->length * sizeof(int32_t);
+    const uint64_t ids = (request->n * request->length + c->vocab) * sizeof(int32_t);
     if (!writes(request)) return ids + file->n_embedding_bytes;
     const uint64_t resident = file->n_bytes > RESIDENT_FILE ? file->n_block_bytes + file->n_outside_bytes : file->n_bytes;
     if (c->kind != ZQ_DECODER) return ids + resident + request->length * token;
@@ -171,7 +172,23 @@ struct maker {
     zq_model_info info;
     int32_t first, last; /* of every sample of an encoder; -1: none. first of a decoder: what it starts writing from */
     bool encoder;
+    int32_t *texts;      /* [n_texts] ids that texts are made of */
+    size_t n_texts;
 };
+
+/* All ids where there is no tokenizer. No model has learned what the others mean, which are half of a small vocabulary. */
+static zq_status find_texts(struct maker *m, zq_error *err)
+{
+    const zq_tokenizer *tokenizer = zq_model_tokenizer(m->model);
+    m->texts = zq_alloc_array(m->info.vocab, sizeof *m->texts);
+    if (!m->texts) return zq_fail(err, ZQ_ENOMEM, "no memory for %zu ids", m->info.vocab);
+    for (size_t i = 0; tokenizer && i < m->info.vocab; i++)
+        if (zq_tokenizer_is_text(tokenizer, (int32_t)i)) m->texts[m->n_texts++] = (int32_t)i;
+    if (m->n_texts) return ZQ_OK;
+    for (size_t i = 0; i < m->info.vocab; i++) m->texts[i] = (int32_t)i;
+    m->n_texts = m->info.vocab;
+    return ZQ_OK;
+}
 
 static zq_status find_frame(struct maker *m, zq_error *err)
 {
@@ -196,7 +213,7 @@ static void frame(const struct maker *m, int32_t *ids)
     if (m->last >= 0) ids[length - 1] = m->last;
 }
 
-static int32_t random_id(const struct maker *m, uint64_t *rng) { return (int32_t)(zq_rng_next(rng) % m->info.vocab); }
+static int32_t random_id(const struct maker *m, uint64_t *rng) { return m->texts[zq_rng_next(rng) % m->n_texts]; }
 
 static void from_chance(const struct maker *m, int32_t *ids, size_t n, uint64_t *rng)
 {
@@ -375,6 +392,7 @@ zq_status zq_samples_make(int32_t *ids, const struct zq_sample_request *request,
     zq_model_info_get(model, &m.info);
     zq_status st = parse(&sources, request->sources, err);
     if (!st) st = find_frame(&m, err);
+    if (!st) st = find_texts(&m, err);
     double before = 0;
     for (size_t i = 0, done = 0; i < sources.n && !st; i++) {
         before += sources.items[i].weight;
@@ -385,5 +403,6 @@ zq_status zq_samples_make(int32_t *ids, const struct zq_sample_request *request,
         if (n && sources.items[i].kind == FROM_SELF) st = from_self(&m, to, n, &rng, err);
         done = end;
     }
+    zq_free(m.texts);
     return st;
 }

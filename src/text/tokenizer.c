@@ -6,6 +6,7 @@
 
 #include <dirent.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { MAX_FILE_BYTES = 256 << 20 }; /* the largest tokenizer.json in use have 35 MB */
 
@@ -190,6 +191,24 @@ int32_t zq_tokenizer_find(const zq_tokenizer *tokenizer, const char *content)
     const size_t n = strlen(content);
     const int32_t id = zq_vocab_find(&tokenizer->added.vocab, content, n);
     return id >= 0 ? id : zq_vocab_find(&tokenizer->model.vocab, content, n);
+}
+
+static bool begins_with(struct zq_span s, const char *what)
+{
+    const size_t n = strlen(what);
+    return s.n >= n && !memcmp(s.at, what, n);
+}
+
+bool zq_tokenizer_is_text(const zq_tokenizer *t, int32_t id)
+{
+    const struct zq_added_token *added = zq_added_by_id(&t->added, id);
+    struct zq_span content;
+    if (added) return !added->special;
+    if (!zq_vocab_content(&t->model.vocab, id, &content) || begins_with(content, "[unused")) return false;
+    const bool bytes = t->model.kind == &zq_word_bpe && t->model.bpe.byte_fallback;
+    for (size_t b = 0; bytes && b < ZQ_LEN(t->model.bpe.bytes); b++)
+        if (t->model.bpe.bytes[b] == id) return false;
+    return true;
 }
 
 size_t zq_tokenizer_max_length(const zq_tokenizer *tokenizer) { return tokenizer->max_length; }

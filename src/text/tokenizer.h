@@ -4,6 +4,7 @@
 
 #include "text/added.h"
 #include "text/decode.h"
+#include "text/kinds.h"
 #include "text/normalize.h"
 #include "text/post.h"
 #include "text/split.h"

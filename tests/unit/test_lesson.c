@@ -158,6 +158,29 @@ static void sources_are_shared_by_weight(void **state)
     zq_model_close(model);
 }
 
+/* Where there is a tokenizer, random ids are such as texts are made of. */
+static void random_ids_are_of_texts(void **state)
+{
+    (void)state;
+    static const char tokenizer[] = "{\"added_tokens\": [{\"id\": 1, \"content\": \"<s>\", \"special\": true}], \"model\": {\"type\": \"BPE\", "
+        "\"byte_fallback\": true, \"vocab\": {\"<0x0A>\": 0, \"<s>\": 1, \"a\": 7, \"b\": 9, \"c\": 30}, \"merges\": []}}";
+    const char *source = make_model("texts", &tiny_llama);
+    char path[300];
+    snprintf(path, sizeof path, "%s/tokenizer.json", source);
+    assert_int_equal(zq_file_write(path, tokenizer, strlen(tokenizer), NULL), ZQ_OK);
+    zq_model *model;
+    assert_int_equal(zq_model_open(&model, source, NULL, NULL), ZQ_OK);
+    int32_t ids[N * LENGTH];
+    size_t counts[3] = {0};
+    assert_int_equal(make_samples(ids, "random", model, 1, NULL), ZQ_OK);
+    for (size_t i = 0; i < N * LENGTH; i++) {
+        assert_true(ids[i] == 7 || ids[i] == 9 || ids[i] == 30);
+        counts[ids[i] == 7 ? 0 : ids[i] == 9 ? 1 : 2]++;
+    }
+    assert_true(counts[0] && counts[1] && counts[2]);
+    zq_model_close(model);
+}
+
 static zq_status distil_once(void *source, zq_error *err)
 {
     char out[300];
@@ -194,6 +217,7 @@ int main(void)
         cmocka_unit_test(streams_of_gpt2),
         cmocka_unit_test(damaged_streams_are_refused),
         cmocka_unit_test(sources_are_shared_by_weight),
+        cmocka_unit_test(random_ids_are_of_texts),
         cmocka_unit_test(every_failing_allocation_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, open_in_memory, scratch_close);

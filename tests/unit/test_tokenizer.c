@@ -122,6 +122,27 @@ static void test_lookups(void **state)
     zq_tokenizer_close(NULL);
 }
 
+static void expect_texts(const char *json, const char *wanted)
+{
+    zq_tokenizer *t = parse(json);
+    for (size_t i = 0; wanted[i]; i++)
+        if (zq_tokenizer_is_text(t, (int32_t)i) != (wanted[i] == '+')) fail_msg("id %zu of %s", i, json);
+    assert_false(zq_tokenizer_is_text(t, -1));
+    zq_tokenizer_close(t);
+}
+
+/* Ids between tokens and beyond them are no texts, either; <0x41> is a text like others where no byte stands in for a character. */
+static void test_what_texts_are_made_of(void **state)
+{
+    (void)state;
+    expect_texts(letters, "++++++++++--");
+    expect_texts("{\"added_tokens\": [" SPECIAL(0, "<s>") ", {\"id\": 4, \"content\": \"  \", \"special\": false}], \"model\": {\"type\": \"BPE\", "
+                 "\"byte_fallback\": true, \"vocab\": {\"<s>\": 0, \"<0x00>\": 1, \"<0x41>\": 2, \"a\": 3}, \"merges\": []}}", "---++-");
+    expect_texts("{\"model\": {\"type\": \"BPE\", \"vocab\": {\"<0x41>\": 0, \"a\": 2}, \"merges\": []}}", "+-+-");
+    expect_texts("{\"added_tokens\": [" SPECIAL(1, "[CLS]") "], \"model\": {\"type\": \"WordPiece\", \"unk_token\": \"[UNK]\", \"vocab\": "
+                 "{\"[unused0]\": 0, \"[CLS]\": 1, \"a\": 2, \"##b\": 3, \"[unused99]\": 4, \"[UNK]\": 5}}}", "--++-+");
+}
+
 static void test_decode_refuses(void **state)
 {
     (void)state;
@@ -459,6 +480,7 @@ int main(void)
         cmocka_unit_test(test_regex_gives_up),     cmocka_unit_test(test_merges_by_definition),
         cmocka_unit_test(test_hostile_megabytes),  cmocka_unit_test(test_cache_is_invisible),
         cmocka_unit_test(test_failing_allocations), cmocka_unit_test(test_threads_share),
+        cmocka_unit_test(test_what_texts_are_made_of),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
