@@ -140,8 +140,11 @@ KERNEL(TRAIN_THREADS) train_adamw(const struct zq_adamw_pass a)
 KERNEL(TRAIN_THREADS) train_signs(const struct zq_sign_pass a)
 {
     EACH_VALUE(i, a.n) {
-        const float g = a.grads[i], step = g > 0 ? a.rate : g < 0 ? -a.rate : 0, p = sub(a.params[i], step);
-        a.params[i] = p > a.limit ? a.limit : p < -a.limit ? -a.limit : p;
+        const float g = add(a.mean[i], mul(a.share, sub(a.grads[i], a.mean[i]))), step = g > 0 ? a.rate : g < 0 ? -a.rate : 0;
+        const float wish = sub(a.params[i], step), p = wish > a.limit ? a.limit : wish < -a.limit ? -a.limit : wish;
+        a.mean[i] = g;
+        a.params[i] = p;
+        a.settled[i] = add(a.settled[i], mul(a.share, sub(p, a.settled[i])));
     }
 }
 

@@ -1,8 +1,11 @@
 /* `full`: what `fast` gives, then training. Of each weight an offset is learned that is added to it before it is rounded, so that it may go
  * to a neighbour of the code it began with and no further; of each group a factor of its scale; and biases. Offsets move by the signs
- * of their gradients, which needs neither moments nor a search for a rate: with a rate that falls to 0 each has a
+ * of their gradients, which needs neither second moments nor a search for a rate: with a rate that falls to 0 each has a
  * bounded way to go (SignRound, arXiv 2309.05516). It is half of SignRound's half a code: `fast` has placed most codes well, and larger
- * steps throw many over at once that are good together only as they were.
+ * steps throw many over at once that are good together only as they were. For the same reason signs are those of running means of the gradients, and
+ * what is judged and kept are running means of the offsets: while the rate is not yet small, many weights cross to and fro between two codes at
+ * any moment, which costs more than all that is learned wins (after half the steps 1.4 times the error of the start on the first block of
+ * stories260k, where the means leave 0.77 in the end, and offsets as they are 0.91).
  *
  * Inputs are the student's and the target is the teacher's output, so that a block also makes up for what those before it have lost.
  * What is best on the samples held out is kept, the start among it. */
@@ -28,6 +31,7 @@ struct map {
     struct zq_rounding r;
     size_t n_scales;
     float *moments;        /* [2, n_scales] */
+    float *mean, *settled; /* [n_rows, n_cols] running means of the offsets' gradients, and of the offsets */
 };
 
 /* A bias. */
@@ -76,6 +80,8 @@ static void carve_map(struct training *t, struct zq_carver *c, int role)
     m->r.slope = zq_carve_floats(c, m->n_scales, 1);
     m->r.present = zq_carve_floats(c, m->n_scales, 1);
     m->moments = zq_carve_floats(c, 2, m->n_scales);
+    m->mean = zq_carve_floats(c, l->n_rows, l->n_cols);
+    m->settled = zq_carve_floats(c, l->n_rows, l->n_cols);
 }
 
 static void carve_bias(struct training *t, struct zq_carver *c, int role)
@@ -172,29 +178,46 @@ static void learn(struct training *t, size_t step, double scale)
     zq_student_backward(s, t->out, NULL);
 }
 
+/* Makes the maps what the offsets come to, or their means. */
+static void place(struct training *t, bool settled)
+{
+    for (size_t i = 0; i < t->n_maps; i++) {
+        struct zq_rounding r = t->maps[i].r;
+        if (settled) r.w = t->maps[i].settled;
+        t->s->ops->round(t->s->self, &r);
+    }
+}
+
+/* Biases learn from texts alone: means of random ids are not those of texts. */
 static void move(struct training *t, size_t step, double rate)
 {
     struct zq_student *s = t->s;
+    const size_t window = t->options->n_iterations / 10; /* steps that a running mean looks back on: fewer, and noise is left; more, and it lags */
+    const float share = 1 / (float)(window ? window : 1);
     const double relative = rate / t->options->rate;
     struct zq_adamw_pass adamw;
     for (size_t i = 0; i < t->n_maps; i++) {
         const struct map *m = &t->maps[i];
         s->ops->slopes(s->self, &m->r);
-        s->ops->signsgd(s->self, &(struct zq_sign_pass){m->r.w, m->r.dw, m->r.n_rows * m->r.n_cols, (float)rate, 0.5f});
+        s->ops->signsgd(s->self, &(struct zq_sign_pass){
+            .params = m->r.w, .mean = m->mean, .settled = m->settled, .grads = m->r.dw, .n = m->r.n_rows * m->r.n_cols, .share = share,
+            .rate = (float)rate, .limit = 0.5f,
+        });
         adamw = zq_adamw_pass_at(relative * SCALE_RATE, step + 1, m->r.stretch, m->r.slope, m->moments, m->n_scales);
         s->ops->adamw(s->self, &adamw);
-        s->ops->round(s->self, &m->r);
     }
     for (size_t i = 0; i < t->n_biases; i++) {
         const struct bias *b = &t->biases[i];
-        adamw = zq_adamw_pass_at(relative * BIAS_RATE * b->unit, step + 1, b->values, b->grads, b->moments, b->n);
+        adamw = zq_adamw_pass_at(relative * (1 - t->options->chance) * BIAS_RATE * b->unit, step + 1, b->values, b->grads, b->moments, b->n);
         s->ops->adamw(s->self, &adamw);
     }
 }
 
+/* Judges what is settled, and leaves it in place. */
 static void keep_better(struct training *t)
 {
     struct zq_student *s = t->s;
+    place(t, true);
     const double loss = zq_solve_judge_held(s, t->samples, t->out, t->sums);
     if (!(loss < t->best)) return;
     t->best = loss;
@@ -217,6 +240,7 @@ static zq_status train(struct training *t, double start, zq_error *err)
     const double scale = start > 0 ? 1 / start : 1;
     zq_status st = ZQ_OK;
     for (size_t step = 0; step < n && !st; step++) {
+        place(t, false);
         learn(t, step, scale);
         move(t, step, t->options->rate * (1 - (double)step / (double)n));
         if ((step + 1) % every == 0 || step + 1 == n) keep_better(t);

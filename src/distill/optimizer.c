@@ -40,8 +40,11 @@ static void signsgd_range(void *work, size_t begin, size_t end, int thread)
     (void)thread;
     const struct zq_sign_pass *a = work;
     for (size_t i = begin; i < end; i++) {
-        const float g = a->grads[i], step = g > 0 ? a->rate : g < 0 ? -a->rate : 0, p = a->params[i] - step;
-        a->params[i] = p > a->limit ? a->limit : p < -a->limit ? -a->limit : p;
+        const float g = a->mean[i] + a->share * (a->grads[i] - a->mean[i]), step = g > 0 ? a->rate : g < 0 ? -a->rate : 0;
+        const float wish = a->params[i] - step, p = wish > a->limit ? a->limit : wish < -a->limit ? -a->limit : wish;
+        a->mean[i] = g;
+        a->params[i] = p;
+        a->settled[i] = a->settled[i] + a->share * (p - a->settled[i]);
     }
 }
 

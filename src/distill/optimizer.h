@@ -9,7 +9,7 @@
 struct zq_adamw_pass zq_adamw_pass_at(double rate, size_t step, float *params, const float *grads, float *moments, size_t n);
 void zq_adamw_run(const struct zq_adamw_pass *a, int n_threads);
 
-/* For offsets of roundings, which no step may carry beyond a neighbour. */
+/* For offsets of roundings, which no step may carry beyond a neighbour. Means are zero before the first step. */
 void zq_signsgd_run(const struct zq_sign_pass *a, int n_threads);
 
 #endif

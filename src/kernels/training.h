@@ -104,12 +104,12 @@ struct zq_adamw_pass {
     size_t n;
     float b1, b2, eps, keep, rate, correction;
 };
-/* params -= rate * sign(grads), kept within [-limit, limit]. */
+/* mean += share (grads - mean); params -= rate * sign(mean), kept within [-limit, limit]; settled += share (params - settled). */
 struct zq_sign_pass {
-    float *params;
+    float *params, *mean, *settled;
     const float *grads;
     size_t n;
-    float rate, limit;
+    float share, rate, limit;
 };
 
 /* A quantized map whose roundings are learned: of each weight an offset, of each scale a factor. Groups are runs of n_cols / n_groups weights of a

@@ -154,13 +154,14 @@ static void steps(struct device *d, const struct zq_training_ops *ops)
     const float *grads = check_floats(c, n, VALUES_NORMAL), *values = check_floats(c, n, VALUES_NORMAL);
     for (size_t i = 0; i < n; i++) second[i] *= second[i];
     struct both p = output(d, "parameters", values, n), m = output(d, "first moments", grads, n), v = output(d, "second moments", second, n);
-    struct both offsets = output(d, "offsets", values, n);
+    struct both offsets = output(d, "offsets", values, n), mean = output(d, "mean of gradients", second, n);
+    struct both settled = output(d, "mean of offsets", second, n);
     struct zq_adamw_pass adamw = {p.here, m.here, v.here, grads, n, 0.9f, 0.999f, 1e-8f, 0.9999f, 0.01f, 1.7f};
-    struct zq_sign_pass sign = {offsets.here, grads, n, 0.05f, 0.5f};
+    struct zq_sign_pass sign = {offsets.here, mean.here, settled.here, grads, n, 0.3f, 0.05f, 0.5f};
     plain->adamw(&processor, &adamw);
     plain->signsgd(&processor, &sign);
     adamw.params = p.there, adamw.first = m.there, adamw.second = v.there, adamw.grads = send(d, grads, n);
-    sign.params = offsets.there, sign.grads = adamw.grads;
+    sign.params = offsets.there, sign.mean = mean.there, sign.settled = settled.there, sign.grads = adamw.grads;
     ops->adamw(d->queue, &adamw);
     ops->signsgd(d->queue, &sign);
     compare(d);

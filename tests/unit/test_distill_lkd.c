@@ -47,8 +47,21 @@ static void test_signsgd(void **state)
     (void)state;
     float p[5] = {0, 0.4f, -0.4f, 0.1f, 0.2f};
     const float g[5] = {1e-20f, -3, 5, 0, -0.0f}, want[5] = {-0.2f, 0.5f, -0.5f, 0.1f, 0.2f};
-    zq_signsgd_run(&(struct zq_sign_pass){p, g, 5, 0.2f, 0.5f}, 1);
+    float mean[5] = {0}, settled[5] = {0};
+    struct zq_sign_pass pass = {.params = p, .mean = mean, .settled = settled, .grads = g, .n = 5, .share = 0.1f, .rate = 0.2f, .limit = 0.5f};
+    zq_signsgd_run(&pass, 1);
     assert_memory_equal(p, want, sizeof p);
+    for (int i = 0; i < 5; i++) assert_true(fabsf(settled[i] - 0.1f * want[i]) < 1e-7f);
+    /* one gradient does not turn a mean of others, unless it is large */
+    const float weak[5] = {-1e-21f, 2, -4, 1, 0}, after_weak[5] = {-0.4f, 0.5f, -0.5f, -0.1f, 0.2f};
+    const float strong[5] = {0, 5, -9, 0, 0}, after_strong[5] = {-0.5f, 0.3f, -0.3f, -0.3f, 0.2f};
+    pass.grads = weak;
+    zq_signsgd_run(&pass, 1);
+    for (int i = 0; i < 5; i++) assert_true(fabsf(p[i] - after_weak[i]) < 1e-6f);
+    for (int i = 0; i < 5; i++) assert_true(fabsf(settled[i] - (0.09f * want[i] + 0.1f * after_weak[i])) < 1e-6f);
+    pass.grads = strong;
+    zq_signsgd_run(&pass, 1);
+    for (int i = 0; i < 5; i++) assert_true(fabsf(p[i] - after_strong[i]) < 1e-6f);
 }
 
 static void test_kl(void **state)
