@@ -195,9 +195,46 @@ void zq_team_run(struct zq_team *t, size_t n, size_t grain, zq_range_fn *fn, voi
     wait_for_others(t);
 }
 
+/* The team of a thread that called zq_parallel_keep(). */
+static _Thread_local struct {
+    struct zq_team *team;
+    int n_threads, depth;
+    bool busy; /* in a run, whose parts may have work to split themselves */
+} kept;
+
+void zq_parallel_keep(void)
+{
+    kept.depth++;
+}
+
+void zq_parallel_release(void)
+{
+    if (--kept.depth) return;
+    zq_team_free(kept.team);
+    kept.team = NULL;
+}
+
+static bool run_kept(int n_threads, size_t n, size_t grain, zq_range_fn *fn, void *work)
+{
+    if (!kept.depth || kept.busy) return false;
+    if (kept.team && kept.n_threads != n_threads) {
+        zq_team_free(kept.team);
+        kept.team = NULL;
+    }
+    if (!kept.team) kept.team = zq_team_create(n_threads);
+    if (!kept.team) return false;
+    kept.n_threads = n_threads;
+    kept.busy = true;
+    zq_team_run(kept.team, n, grain, fn, work);
+    kept.busy = false;
+    return true;
+}
+
 void zq_parallel(int n_threads, size_t n, size_t grain, zq_range_fn *fn, void *work)
 {
-    struct zq_team *t = n_threads > 1 && n > grain ? zq_team_create(n_threads) : NULL;
+    const bool splits = n_threads > 1 && n > grain;
+    if (splits && run_kept(n_threads, n, grain, fn, work)) return;
+    struct zq_team *t = splits ? zq_team_create(n_threads) : NULL;
     if (t) zq_team_run(t, n, grain, fn, work);
     else if (n) fn(work, 0, n, 0); /* one thread, one part, or no memory for more */
     zq_team_free(t);

@@ -24,6 +24,11 @@ void zq_team_run(struct zq_team *team, size_t n, size_t grain, zq_range_fn *fn, 
 /* The same with a team made for this call: for long jobs (loading, quantizing), not for operators. thread < n_threads. */
 void zq_parallel(int n_threads, size_t n, size_t grain, zq_range_fn *fn, void *work);
 
+/* From zq_parallel_keep() to its zq_parallel_release(), calls of zq_parallel() by this thread share one team: for jobs of many short
+ * steps. Pairs nest. */
+void zq_parallel_keep(void);
+void zq_parallel_release(void);
+
 /* Processors this process may run on, >= 1. */
 int zq_available_cores(void);
 /* 0 -> zq_available_cores(); else the value itself, at most 1024. */

@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/carve.h"
+#include "base/threads.h"
 #include "distill/loss.h"
 #include "model/modules.h"
 #include "model/session.h"
@@ -234,6 +235,7 @@ zq_status zq_student_create(struct zq_student **out, const struct zq_student_opt
     zq_status st = zq_student_bytes(&n_bytes, options, err);
     if (st) return st;
     struct zq_student *s = zq_alloc_zero(sizeof *s);
+    if (s) zq_parallel_keep();
     if (!s || !take(s, options) || !make_rotary_tables(s)) {
         zq_student_free(s);
         return zq_fail(err, ZQ_ENOMEM, "no memory to train a block: %zu bytes%s", n_bytes, options->trainer.ops ? " of the device" : "");
@@ -245,6 +247,7 @@ zq_status zq_student_create(struct zq_student **out, const struct zq_student_opt
 void zq_student_free(struct zq_student *s)
 {
     if (!s) return;
+    zq_parallel_release();
     if (s->memory) s->ops->free(s->self, s->memory);
     zq_free(s->here);
     zq_free(s);

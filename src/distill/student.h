@@ -103,7 +103,8 @@ zq_status zq_student_bytes(size_t *n_bytes, const struct zq_student_options *opt
 zq_status zq_student_shape(struct zq_student *out, size_t *n_bytes, const struct zq_student_options *options, zq_error *err);
 /* All weights are 0 until they are loaded or written by the caller. *out is NULL unless ZQ_OK. */
 zq_status zq_student_create(struct zq_student **out, const struct zq_student_options *options, zq_error *err);
-void zq_student_free(struct zq_student *s); /* accepts NULL */
+/* Accepts NULL. By the thread that created it: until then that thread's team is kept (base/threads.h). */
+void zq_student_free(struct zq_student *s);
 
 /* Reads the float weights of a layer of a model (header_only is enough). ZQ_EUNSUPPORTED if a map is quantized already. */
 zq_status zq_student_load(struct zq_student *s, const zq_model *model, size_t layer, zq_error *err);
