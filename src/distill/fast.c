@@ -134,7 +134,7 @@ static void exchange_biases(struct work *w)
 
 /* Random ids give other moments than texts, and hold-out samples that are as random do not tell: damping bounds how far they are followed, and
  * above all a bias must not undo what codes do to a mean that texts do not have. On an encoder of sentences, W4/8A8, random ids left 324 % of
- * the error of round to nearest without these, 32 % with them; on decoders without and with biases 84 -> 73 % and 24 -> 43 %. */
+ * the error of round to nearest without these, 32 % with them; on decoders without and with biases 64 -> 58 % and 24 -> 43 %. */
 static zq_status solve(struct work *w, double chance, struct zq_solution *solution, zq_error *err)
 {
     /* mix and carry of one half: with all of the teacher's term the few samples are followed too closely */
