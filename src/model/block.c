@@ -21,6 +21,14 @@ static void run_map(struct zq_session *s, const struct zq_block *b, enum zq_line
     zq_linear_run(&s->ops, &b->linear[role], in, s->n_tokens, residual, out, ld_out);
 }
 
+/* The same for maps of one input. */
+static void run_maps(struct zq_session *s, const struct zq_linear_output *maps, size_t n, const struct zq_block *b, struct zq_rows in, size_t ld_out)
+{
+    const bool apart = s->tap.see || s->model->simulation; /* what each of them reads may be another thing */
+    if (!apart) zq_linear_run_all(&s->ops, maps, n, in, s->n_tokens, ld_out);
+    for (size_t i = 0; i < n && apart; i++) run_map(s, b, (enum zq_linear_role)(maps[i].l - b->linear), in, NULL, maps[i].out, ld_out);
+}
+
 static struct zq_heads heads_of(const struct zq_config *c)
 {
     const size_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
@@ -55,12 +63,14 @@ static void attention(struct zq_session *s, const struct zq_block *b, struct zq_
 {
     const struct zq_config *c = &s->model->config;
     const struct zq_heads heads = heads_of(c);
-    size_t at = 0;
+    struct zq_linear_output maps[ZQ_V - ZQ_QKV + 1];
+    size_t at = 0, n_maps = 0;
     for (int r = ZQ_QKV; r <= ZQ_V; r++) {
         if (!zq_linear_exists(&b->linear[r])) continue;
-        run_map(s, b, (enum zq_linear_role)r, in, NULL, s->qkv + at, s->ld_qkv);
+        maps[n_maps++] = (struct zq_linear_output){&b->linear[r], s->qkv + at};
         at += b->linear[r].w.n_rows;
     }
+    run_maps(s, maps, n_maps, b, in, s->ld_qkv);
     const struct zq_attention a = {
         .qkv = s->qkv, .ld_qkv = s->ld_qkv, .heads = heads,
         .rotary = {.cos = s->cos, .sin = s->sin, .n_rotated = c->n_rotated, .pairs = c->arch->positions == ZQ_POS_ROTARY_PAIRS},
@@ -78,8 +88,8 @@ static void ffn(struct zq_session *s, const struct zq_block *b, struct zq_rows i
 {
     const struct zq_config *c = &s->model->config;
     const size_t n = s->n_tokens, width = c->ffn_width;
-    run_map(s, b, ZQ_UP, in, NULL, s->ffn.f, width);
-    if (c->gated) run_map(s, b, ZQ_GATE, in, NULL, s->gate, width);
+    const struct zq_linear_output maps[] = {{&b->linear[ZQ_UP], s->ffn.f}, {&b->linear[ZQ_GATE], s->gate}};
+    run_maps(s, maps, c->gated ? 2 : 1, b, in, width);
     struct zq_rows y = s->ffn; /* overwrites what it is computed from, so that act() is computed once for range and codes */
     if (c->gated) y.f = s->gate;
     zq_activate_run(&s->ops, c->activation, y.f, c->gated ? s->ffn.f : NULL, width, n, width, y, (struct zq_forms){true, b->down_in.q, b->down_in.h});

@@ -103,10 +103,10 @@ enum zq_device_format zq_device_format(struct zq_spec s)
     return s.w_bits == 8 ? ZQ_DEVICE_W8A16 : ZQ_DEVICE_W4A16;
 }
 
-static void run_linear(const struct zq_ops *ops, const struct zq_linear *l, struct zq_rows x, size_t n, const float *residual, float *out,
-                       size_t ld_out)
+static struct linear_work linear_work(const struct zq_ops *ops, const struct zq_linear *l, struct zq_rows x, size_t n, const float *residual,
+                                      float *out, size_t ld_out)
 {
-    struct linear_work work = {
+    return (struct linear_work){
         .ops = ops,
         .l = l,
         .p = {.w = &l->w,
@@ -121,6 +121,12 @@ static void run_linear(const struct zq_ops *ops, const struct zq_linear *l, stru
               .out = out,
               .ld_out = ld_out},
     };
+}
+
+static void run_linear(const struct zq_ops *ops, const struct zq_linear *l, struct zq_rows x, size_t n, const float *residual, float *out,
+                       size_t ld_out)
+{
+    struct linear_work work = linear_work(ops, l, x, n, residual, out, ld_out);
     if (ops->plugin) {
         if (l->spec.a_bits == 8) work.p.ld_x = zq_codes_ld(ops->plugin, x.ld);
         ops->plugin->product(ops->queue, &work.p, zq_device_format(l->spec));
@@ -143,4 +149,46 @@ void zq_linear_run(const struct zq_ops *ops, const struct zq_linear *l, struct z
     zq_watch_see(ops, NULL);
     run_linear(ops, l, x, n, residual, out, ld_out);
     zq_watch_see(ops, &(struct zq_event){.op = ZQ_OP_PRODUCT, .map = l, .n_rows = n, .n = l->w.n_rows, .f = true, .residual = residual != NULL});
+}
+
+/* ---- several maps of one input ---- */
+
+enum { MOST_MAPS = 4 };
+
+struct maps_work {
+    struct linear_work maps[MOST_MAPS];
+    size_t n_maps;
+};
+
+static size_t n_tiles(const struct zq_linear *l) { return l->w.n_rows / l->gemm->row_tile + (l->w.n_rows % l->gemm->row_tile != 0); }
+
+/* Items are tiles of rows, those of the maps one after the other. */
+static void maps_range(void *work, size_t begin, size_t end, int thread)
+{
+    const struct maps_work *w = work;
+    size_t first = 0;
+    for (size_t i = 0; i < w->n_maps; i++) {
+        const struct zq_linear *l = w->maps[i].l;
+        const size_t n = n_tiles(l), tile = l->gemm->row_tile;
+        const size_t from = begin > first ? begin - first : 0, to = end > first + n ? n : end > first ? end - first : 0;
+        if (from < to) packed_range((void *)(uintptr_t)&w->maps[i], from * tile, to * tile < l->w.n_rows ? to * tile : l->w.n_rows, thread);
+        first += n;
+    }
+}
+
+void zq_linear_run_all(const struct zq_ops *ops, const struct zq_linear_output *maps, size_t n_maps, struct zq_rows x, size_t n, size_t ld_out)
+{
+    struct maps_work work = {.n_maps = n_maps};
+    size_t tiles = 0;
+    bool together = n > 0 && n_maps <= MOST_MAPS && !ops->plugin && !ops->watch.see; /* each is measured by itself */
+    for (size_t i = 0; i < n_maps; i++) together &= maps[i].l->gemm != NULL;
+    for (size_t i = 0; i < n_maps; i++) {
+        if (!together) {
+            zq_linear_run(ops, maps[i].l, x, n, NULL, maps[i].out, ld_out);
+            continue;
+        }
+        work.maps[i] = linear_work(ops, maps[i].l, x, n, NULL, maps[i].out, ld_out);
+        tiles += n_tiles(maps[i].l);
+    }
+    if (together) zq_team_run(ops->team, tiles, 1, maps_range, &work);
 }

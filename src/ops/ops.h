@@ -73,6 +73,12 @@ static inline bool zq_linear_exists(const struct zq_linear *l) { return l->w.n_r
 
 /* out [n, ld_out] = x W^T + bias (+ residual, which may be out). Takes the form of x that the map's spec asks for. */
 void zq_linear_run(const struct zq_ops *ops, const struct zq_linear *l, struct zq_rows x, size_t n, const float *residual, float *out, size_t ld_out);
+/* Maps of one input, each into its own outputs: packed ones of this processor with one barrier for all. */
+struct zq_linear_output {
+    const struct zq_linear *l;
+    float *out; /* [n, ld_out] */
+};
+void zq_linear_run_all(const struct zq_ops *ops, const struct zq_linear_output *maps, size_t n_maps, struct zq_rows x, size_t n, size_t ld_out);
 /* What a matrix of this spec is packed for on a device. */
 enum zq_device_format zq_device_format(struct zq_spec spec);
 /* Scratch floats per thread that a BLAS map needs; 0 for packed ones. */
