@@ -8,6 +8,9 @@
 #include "cuda/queue.cuh"
 
 #include "cuda/floatmul.cuh"
+#if !defined(__CUDACC__)
+#include "cuda/sim/product.h"
+#endif
 
 #if defined(__CUDACC__) && __has_include(<cublasLt.h>)
 
@@ -185,25 +188,27 @@ bool zq_blas_halves(struct zq_queue *queue, const product_args &a, int side)
                       b->workspace, BLAS_WORKSPACE, queue->stream);
 }
 
-int zq_blas_sums(struct zq_queue *queue, const struct zq_product *a, int32_t *sums)
-{
-    struct zq_blas *b = !queue->error ? opened(queue) : NULL;
-    if (!b) return 1;
-    struct blas_plan want = {};
-    want.n_rows = (uint32_t)a->w->n_rows, want.n_tokens = (uint32_t)a->n_tokens, want.n_cols = (uint32_t)a->w->n_cols;
-    want.ld_w = (uint32_t)zq_layout_cols(a->w), want.ld_x = a->ld_x, want.ld_out = a->w->n_rows, want.side = SIDE_CODES;
-    want.turn_w = true; /* codes lie row by row, values column by column */
-    const struct blas_plan *p = plan_of(b, want);
-    const int32_t one = 1, zero = 0;
-    return !p || b->matmul(b->handle, p->op, &one, a->w->packed, p->w, a->q, p->x, &zero, sums, p->out, sums, p->out, &p->algo, b->workspace,
-                           BLAS_WORKSPACE, queue->stream);
-}
-
+/* sums [n_tokens, ld] of a product in W8A8 without groups. */
 /* The largest power of two, at most 256, that divides all three. */
 static uint32_t alignment_of(const void *a, const void *b, const void *c)
 {
     const uintptr_t all = (uintptr_t)a | (uintptr_t)b | (uintptr_t)c | 256;
     return (uint32_t)(all & (0 - all));
+}
+
+static bool queue_sums(struct zq_queue *queue, const product_args &a, int32_t *sums, size_t ld)
+{
+    struct zq_blas *b = !queue->error ? opened(queue) : NULL;
+    if (!b) return false;
+    struct blas_plan want = {};
+    want.n_rows = a.n_rows, want.n_tokens = a.n_tokens, want.n_cols = a.n_cols;
+    want.ld_w = a.cols, want.ld_x = a.ld_x, want.ld_out = ld, want.side = SIDE_CODES;
+    want.turn_w = true; /* codes lie row by row, values column by column */
+    want.align = alignment_of(a.w, a.q, sums);
+    const struct blas_plan *p = plan_of(b, want);
+    const int32_t one = 1, zero = 0;
+    return p && !b->matmul(b->handle, p->op, &one, a.w, p->w, a.q, p->x, &zero, sums, p->out, sums, p->out, &p->algo, b->workspace,
+                           BLAS_WORKSPACE, queue->stream);
 }
 
 /* Row-major c = a b is column-major c^T = b^T a^T: b is the first factor, and what lies row by row is turned already. */
@@ -242,6 +247,55 @@ void zq_blas_floats(struct zq_queue *queue, const struct zq_matmul *a)
     (void)queue;
 #endif
 }
-int zq_blas_sums(struct zq_queue *queue, const struct zq_product *a, int32_t *sums) { return (void)queue, (void)a, (void)sums, 1; }
+
+#if defined(__CUDACC__)
+static bool queue_sums(struct zq_queue *queue, const product_args &a, int32_t *sums, size_t ld)
+{
+    return (void)queue, (void)a, (void)sums, (void)ld, false;
+}
+#else
+struct simulated_sums {
+    product_args a;
+    int32_t *sums;
+    size_t ld;
+};
+static void run_sums(const void *args)
+{
+    const struct simulated_sums *s = (const struct simulated_sums *)args;
+    sim_sums((const int8_t *)s->a.w, s->a.cols, s->a.q, s->a.ld_x, s->a.n_rows, s->a.n_cols, s->a.n_tokens, s->sums, s->ld);
+}
+static bool queue_sums(struct zq_queue *queue, const product_args &a, int32_t *sums, size_t ld)
+{
+    const struct simulated_sums s = {a, sums, ld};
+    zq_queue_launch(queue, 0, 0, 0, run_sums, &s, sizeof s);
+    return true;
+}
+#endif
 
 #endif
+
+int zq_blas_sums(struct zq_queue *queue, const struct zq_product *p, int32_t *sums)
+{
+    product_args a = {};
+    a.w = (const uint8_t *)p->w->packed, a.cols = (uint32_t)zq_layout_cols(p->w), a.q = p->q, a.ld_x = p->ld_x;
+    a.n_rows = (uint32_t)p->w->n_rows, a.n_cols = (uint32_t)p->w->n_cols, a.n_tokens = (uint32_t)p->n_tokens;
+    return !queue_sums(queue, a, sums, a.n_rows);
+}
+
+enum { SCALE_THREADS = 256 };
+
+/* Sums in the place of the output become the output: y = fma((float)s, token_scale * w_scale, b), then the residual. */
+KERNEL(SCALE_THREADS) scale_sums(const product_args a)
+{
+    const size_t token = block_x(), row = (size_t)block_y() * SCALE_THREADS + thread_x(), at = token * a.ld_out + row;
+    if (row >= a.n_rows) return;
+    const float y = fma_rn(from_int((int32_t)float_bits(a.out[at])), mul(a.scale[token], a.w_scale[row]), a.bias ? a.bias[row] : 0);
+    a.out[at] = a.residual ? add(y, a.residual[at]) : y;
+}
+
+bool zq_blas_product(struct zq_queue *queue, const product_args &a)
+{
+    if (a.residual == a.out || !queue_sums(queue, a, (int32_t *)a.out, a.ld_out)) return false;
+    launch(queue, scale_sums, a.n_tokens, parts(a.n_rows, SCALE_THREADS), SCALE_THREADS, a);
+    return true;
+}

@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-enum { ZQ_PLUGIN_VERSION = 10 };
+enum { ZQ_PLUGIN_VERSION = 11 };
 
 /* Row stride of INT8 activations on a device, and where rows of codes begin: multiples of this many bytes. */
 enum { ZQ_DEVICE_ALIGN = 16 };
@@ -24,8 +24,10 @@ enum zq_device_format { ZQ_DEVICE_W8A8, ZQ_DEVICE_W4A8, ZQ_DEVICE_W8A16, ZQ_DEVI
 
 /* Kernels for INT8 products of many tokens. They give the same bits. SMALL: tiles of 32 tokens and 64 rows; WIDE: of 128 and 128; HOPPER: wgmma,
  * tiles of 128 and 128, K-groups of multiples of 64 columns, on devices of compute capability 9.0; CUTLASS: W8A8 without groups and residual, where
- * the plug-in was built with it. Where one cannot serve, the rule does: WIDE for more than 128 tokens. */
-enum zq_device_kernel { ZQ_KERNEL_BY_TABLE, ZQ_KERNEL_SMALL, ZQ_KERNEL_WIDE, ZQ_KERNEL_HOPPER, ZQ_KERNEL_CUTLASS, ZQ_N_DEVICE_KERNELS };
+ * the plug-in was built with it; VENDOR: cuBLASLt's INT32 sums in the place of the output, and a pass that scales them there, W8A8 without groups and
+ * without a residual in that place, where the library is. Where one cannot serve, the rule does: WIDE for more than 128 tokens. */
+enum zq_device_kernel { ZQ_KERNEL_BY_TABLE, ZQ_KERNEL_SMALL, ZQ_KERNEL_WIDE, ZQ_KERNEL_HOPPER, ZQ_KERNEL_CUTLASS, ZQ_KERNEL_VENDOR,
+                        ZQ_N_DEVICE_KERNELS };
 
 /* What is known to be fastest for a shape, up to so many tokens; cuda/tune.h. */
 struct zq_tuned {

@@ -12,6 +12,7 @@ void zq_launch_gemm(struct zq_queue *queue, const product_args &a, int bits, boo
 {
     if (kernel == ZQ_KERNEL_HOPPER && zq_hopper_product(queue, a, bits, grouped)) return;
     if (kernel == ZQ_KERNEL_CUTLASS && bits == 8 && !grouped && zq_cutlass_product(queue, a)) return;
+    if (kernel == ZQ_KERNEL_VENDOR && bits == 8 && !grouped && zq_blas_product(queue, a)) return;
     const bool wide = kernel == ZQ_KERNEL_WIDE || (kernel != ZQ_KERNEL_SMALL && a.n_tokens > 128);
     if (bits == 8 && grouped) run<8, true>(queue, a, wide);
     else if (bits == 8) run<8, false>(queue, a, wide);

@@ -24,6 +24,7 @@ static bool serves(struct zq_queue *queue, enum zq_device_kernel kernel, const s
 {
     if (format > ZQ_DEVICE_W4A8 || is_padded(w)) return false;
     if (kernel == ZQ_KERNEL_HOPPER) return zq_hopper_serves(queue) && (!w->k_group || zq_hopper_groups(zq_layout_step(w), zq_layout_cols(w)));
+    if (kernel == ZQ_KERNEL_VENDOR) return (ZQ_SIMULATED || zq_blas_there(queue)) && format == ZQ_DEVICE_W8A8 && !w->k_group;
     if (kernel == ZQ_KERNEL_CUTLASS) return zq_cutlass_built() && format == ZQ_DEVICE_W8A8 && !w->k_group;
     return true;
 }

@@ -106,6 +106,8 @@ bool zq_hopper_product(struct zq_queue *queue, const struct product_args &args, 
 void zq_launch_float(struct zq_queue *queue, const struct product_args &args, int format);
 /* cuBLASLt. halves: false, and nothing is queued, where it is missing or refuses. */
 bool zq_blas_halves(struct zq_queue *queue, const struct product_args &args, int format);
+/* product: W8A8 without groups; false as halves. */
+bool zq_blas_product(struct zq_queue *queue, const struct product_args &args);
 int zq_blas_sums(struct zq_queue *queue, const struct zq_product *a, int32_t *sums);
 /* Fails the queue where the library refuses. */
 void zq_blas_floats(struct zq_queue *queue, const struct zq_matmul *a);

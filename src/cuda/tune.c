@@ -15,7 +15,7 @@
 static const char first_line[] = "zeroquant tuning 1\n";
 static const char *const formats[] = {[ZQ_DEVICE_W8A8] = "w8a8", [ZQ_DEVICE_W4A8] = "w4a8"};
 static const char *const kernels[] = {[ZQ_KERNEL_SMALL] = "small", [ZQ_KERNEL_WIDE] = "wide", [ZQ_KERNEL_HOPPER] = "hopper",
-                                      [ZQ_KERNEL_CUTLASS] = "cutlass"};
+                                      [ZQ_KERNEL_CUTLASS] = "cutlass", [ZQ_KERNEL_VENDOR] = "vendor"};
 
 void zq_tuning_free(struct zq_tuning *t)
 {

@@ -172,7 +172,7 @@ static void print_product(const struct table *t, size_t i, const char *kernel, s
 /* By the rule, and each kernel for many tokens by itself. */
 static void bench_product(struct table *t, size_t i)
 {
-    static const char *const kernels[] = {"", ", small tiles", ", wide tiles", ", wgmma", ", CUTLASS"};
+    static const char *const kernels[] = {"", ", small tiles", ", wide tiles", ", wgmma", ", CUTLASS", ", cuBLASLt"};
     const size_t part = t->plugin->simulated ? SMALLER : 1;
     struct zq_matrix w = {.n_rows = shapes[i].n_rows / part, .n_cols = shapes[i].n_cols / part / 32 * 32, .k_group = shapes[i].k_group,
                           .dtype = ZQ_I8};

@@ -337,14 +337,25 @@ static void device_witness(struct device *d)
     check_same_floats(c, out, (float *)(void *)sums, n_out, "sums");
 }
 
+/* cuBLASLt's sums, scaled in place; a plain loop's in the simulator. */
+static void device_vendor(struct device *d)
+{
+    static const size_t shapes[][3] = {{300, 64, 5}, {17, 128, 40}, {64, 36, 130}};
+    for (size_t i = 0; i < 4 * ZQ_LEN(shapes) && !d->c.failed; i++) {
+        const size_t *shape = shapes[i / 4];
+        check_product(d, &(struct product_case){.format = ZQ_DEVICE_W8A8, .dtype = ZQ_I8, .n_rows = shape[0], .n_cols = shape[1],
+                                                .n_tokens = shape[2], .kernel = ZQ_KERNEL_VENDOR});
+    }
+}
+
 static const struct {
     const char *name;
     void (*run)(struct device *d);
 } operators[] = {
     {"norm", device_norm}, {"activate", device_activate}, {"gemm_w8_a8", device_w8a8}, {"gemm_w4_a8", device_w4a8},
     {"wgmma", device_wgmma},
-    {"float_input", device_float_input}, {"witness", device_witness}, {"attention", device_attention}, {"prompt", device_prompt},
-    {"decode", device_decode}, {"embed", device_embed}, {"gather", device_gather},
+    {"float_input", device_float_input}, {"witness", device_witness}, {"vendor", device_vendor}, {"attention", device_attention},
+    {"prompt", device_prompt}, {"decode", device_decode}, {"embed", device_embed}, {"gather", device_gather},
     {"sample", device_sample}, {"graph", device_graph}, {"train_rows", device_train_rows}, {"train_codes", device_train_codes},
     {"train_softmax", device_train_softmax},
 };
