@@ -289,6 +289,11 @@ static void device_wgmma(struct device *d)
         {.n_rows = 128, .n_cols = 576, .n_tokens = 16, .k_group = 192},
         {.n_rows = 20, .n_cols = 100, .n_tokens = 5, .k_group = 100},
     };
+    const struct zq_matrix any = {.n_rows = 1, .n_cols = 1, .dtype = ZQ_I8};
+    if (!d->plugin->serves(d->queue, ZQ_KERNEL_HOPPER, &any, ZQ_DEVICE_W8A8)) {
+        if (d->c.at_end) printf("wgmma: skipped: this GPU is not of compute capability 9.0, or its driver is too old\n");
+        return;
+    }
     for (size_t i = 0; i < 2 * ZQ_LEN(cases) && !d->c.failed; i++) {
         struct product_case s = cases[i / 2];
         s.format = i % 2 ? ZQ_DEVICE_W4A8 : ZQ_DEVICE_W8A8;

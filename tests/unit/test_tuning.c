@@ -23,7 +23,7 @@ static void a_table_is_read_as_written(void **state)
     char path[4096], *text = NULL;
     snprintf(path, sizeof path, "%s", scratch_path("table.txt"));
     struct zq_tuning t = {0}, back;
-    const struct zq_tuned items[] = {{ZQ_DEVICE_W8A8, 3072, 768, 0, 128, ZQ_KERNEL_WIDE}, {ZQ_DEVICE_W4A8, 64, 256, 128, 8, ZQ_KERNEL_SMALL},
+    const struct zq_tuned items[] = {{ZQ_DEVICE_W8A8, 3072, 768, 0, 128, ZQ_KERNEL_WIDE}, {ZQ_DEVICE_W4A8, 64, 256, 128, 8, ZQ_KERNEL_HOPPER},
                                      {ZQ_DEVICE_W8A8, 3072, 768, 0, 256, ZQ_KERNEL_CUTLASS}};
     for (size_t i = 0; i < 3; i++) assert_int_equal(zq_tuning_put(&t, items[i], &error_text), ZQ_OK);
     struct zq_tuned again = items[0];
@@ -33,7 +33,7 @@ static void a_table_is_read_as_written(void **state)
     assert_int_equal(zq_tuning_write(&t, path, &error_text), ZQ_OK);
     assert_int_equal(zq_file_read(&text, NULL, path, 1 << 20, &error_text), ZQ_OK);
     assert_string_equal(text, "zeroquant tuning 1\nw8a8 rows 3072 columns 768 group 0 tokens 128 kernel small\n"
-                              "w4a8 rows 64 columns 256 group 128 tokens 8 kernel small\n"
+                              "w4a8 rows 64 columns 256 group 128 tokens 8 kernel hopper\n"
                               "w8a8 rows 3072 columns 768 group 0 tokens 256 kernel cutlass\n");
     assert_int_equal(zq_tuning_parse(&back, text, path, &error_text), ZQ_OK);
     assert_int_equal(back.n, 3);
