@@ -151,7 +151,7 @@ DEVICE void consume_stages(const product_args &a, const uint8_t *w, const uint8_
         if (BITS == 4) unpack_rows(left, stage, warp % 4 * 16, d);
         if (BITS == 4 && !GROUP && column) release(&empty[before]);
         multiply_stage<BITS, GROUP>(a, d, left, f, &g, stage, x + t.at * TILE::X_BYTES, column, row);
-        if (BITS == 8 && !GROUP) product_wait<MUTANT(24) ? 2 : 1>(d);
+        if (BITS == 8 && !GROUP && !MUTANT(24)) product_wait<1>(d);
         if (BITS == 8 && !GROUP && column) release(&empty[before]);
         if (GROUP) release(&empty[t.at]);
         before = t.at;

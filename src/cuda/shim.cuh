@@ -7,11 +7,12 @@
 #include <stdint.h>
 #include <string.h>
 
-/* A build with ZQ_MUTANT=n has fault number n planted, at the one place that asks for it; a test sees that each is caught. */
-#ifndef ZQ_MUTANT
-#define ZQ_MUTANT 0
+/* A build with ZQ_MUTANTS has the planted faults inside, and the environment's ZQ_MUTANT=n wakes number n; a test sees that each is caught. */
+#ifdef ZQ_MUTANTS
+#define MUTANT(n) (zq_mutant == (n))
+#else
+#define MUTANT(n) false
 #endif
-#define MUTANT(n) (ZQ_MUTANT == (n))
 
 struct chunk16 { uint32_t word[4]; };
 

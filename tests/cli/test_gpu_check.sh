@@ -28,8 +28,8 @@ expect "two blocks are timed" [ "$(grep -c 'two blocks in .* extrapolated' "$tmp
 
 mkdir "$tmp/faulty"
 cp "$build/zq" "$build/zqcheck" "$build/check-device" "$tmp/faulty/"
-cp "$build/mutants/libzq_cuda_mutant5.so" "$tmp/faulty/libzq_cuda_host.so"
-run tools/gpu-check.sh --device cuda-host --bundle "$tmp/faulty" --results "$tmp/r.md" kernels
+cp "$build/libzq_cuda_mutants.so" "$tmp/faulty/libzq_cuda_host.so"
+run env ZQ_MUTANT=5 tools/gpu-check.sh --device cuda-host --bundle "$tmp/faulty" --results "$tmp/r.md" kernels
 expect "a fault in a kernel: exit code 1" [ "$rc" = 1 ]
 expect "and it is in the results" grep -q 'WRONG' "$tmp/r.md"
 finish

@@ -1,6 +1,7 @@
 #!/bin/bash
-# mutants.sh ZQCHECK FOLDER: every plug-in with a planted fault (src/cuda, MUTANT(n)) must fail the check of its operator with each of five
-# seeds, and by a wrong result, a complaint of the simulator or a read beside a buffer (139: a segmentation fault), not by a failure to start.
+# mutants.sh ZQCHECK PLUGIN KERNELS: PLUGIN has the faults inside that sources below KERNELS plant as MUTANT(n). With each of them awake the check of its
+# operator must fail, with each of five seeds, and by a wrong result, a complaint of the simulator or a read beside a buffer (139: a segmentation
+# fault), not by a failure to start.
 set -u
 zqcheck=$1 n=0 missed=0
 operators=([1]=attention [2]=gemm [3]=attention [4]=activate [5]=gemm [6]=gemm [7]=gemm [8]=gemm [9]=activate [10]=gemm [11]=gemm
@@ -11,7 +12,7 @@ operators=([1]=attention [2]=gemm [3]=attention [4]=activate [5]=gemm [6]=gemm [
 for number in "${!operators[@]}"; do
     n=$((n + 1))
     for seed in 1 2 3 4 5; do
-        said=$("$zqcheck" --cuda-host --plugin "$2/libzq_cuda_mutant$number.so" --seed "$seed" "${operators[$number]}" 2>&1)
+        said=$(ZQ_MUTANT=$number "$zqcheck" --cuda-host --plugin "$2" --seed "$seed" "${operators[$number]}" 2>&1)
         status=$?
         if [ $status != 139 ] && { [ $status != 1 ] || ! grep -q '^FAIL' <<< "$said"; }; then
             echo "fault $number, seed $seed: not caught: $said"
@@ -20,4 +21,4 @@ for number in "${!operators[@]}"; do
     done
 done
 echo "$n planted faults, $missed runs missed one"
-[ $missed = 0 ] && [ $n = "$(find "$2" -name 'libzq_cuda_mutant*.so' | wc -l)" ]
+[ $missed = 0 ] && [ $n = "$(grep -rhoE 'MUTANT\([0-9]+\)' "$3" | sort -u | wc -l)" ]

@@ -38,6 +38,7 @@ struct sim_index sim_block(void);
 void *sim_shared(size_t n_bytes);
 void sim_barrier(void);
 /* Puts the block's warps aside for long, other blocks come first: this thread is about to tell them that all have written. */
+extern const int zq_mutant; /* which of the planted faults is awake, 0: none */
 void sim_hold_block(void);
 
 /* All 32 lanes hand in n_bytes and get what every lane handed in, [32][SIM_HANDED] bytes, valid until the lane's next operation.
