@@ -285,10 +285,10 @@ DEVICE void multiply_add(int32_t d[4], const uint32_t a[4], const uint32_t b[2])
     for (unsigned i = 0; i < 4; i++) {
         const unsigned row = lane / 4 + (i >= 2 ? 8 : 0), column = lane % 4 * 2 + i % 2;
         for (unsigned k = 0; k < 32; k += 4) {
-            uint32_t left[6], right[6];
-            memcpy(left, handed + (row % 8 * 4 + k % 16 / 4) * SIM_HANDED, sizeof left);
-            memcpy(right, handed + (column * 4 + k % 16 / 4) * SIM_HANDED, sizeof right);
-            d[i] = dot4(left[(row >= 8 ? 1 : 0) + (k >= 16 ? 2 : 0)], right[4 + (k >= 16 ? 1 : 0)], d[i]);
+            uint32_t left, right;
+            memcpy(&left, handed + (row % 8 * 4 + k % 16 / 4) * SIM_HANDED + ((row >= 8 ? 1 : 0) + (k >= 16 ? 2 : 0)) * sizeof left, sizeof left);
+            memcpy(&right, handed + (column * 4 + k % 16 / 4) * SIM_HANDED + (4 + (k >= 16 ? 1 : 0)) * sizeof right, sizeof right);
+            d[i] = dot4(left, right, d[i]);
         }
     }
 }
