@@ -35,7 +35,7 @@ static zq_status find_method(const struct zq_method **out, const zq_quantize_opt
 /* Who trains may do so on a device. */
 static zq_status settle_device(struct zq_lesson_settings *out, const zq_quantize_options *o, const struct zq_config *config, zq_error *err)
 {
-    const bool here = !o->device || !strcmp(o->device, "cpu");
+    const bool here = zq_device_is_processor(o->device);
     if (o->math != ZQ_MATH_EXACT && here) return zq_fail(err, ZQ_EINVAL, "--math fast is for training on a GPU: it needs --device");
     if (here) return ZQ_OK;
     if (!out->method || !out->method->trains)

@@ -60,10 +60,12 @@ static zq_status open_plugin(struct zq_device *d, const char *name, const char *
     return ZQ_OK;
 }
 
+bool zq_device_is_processor(const char *name) { return !name || !strcmp(name, "cpu"); }
+
 zq_status zq_device_open(struct zq_device **out, const char *name, zq_error *err)
 {
     *out = NULL;
-    if (!name || !strcmp(name, "cpu")) return ZQ_OK;
+    if (zq_device_is_processor(name)) return ZQ_OK;
     const bool host = !strcmp(name, "cuda-host");
     char *end = NULL;
     const unsigned long index = !strncmp(name, "cuda:", 5) && name[5] >= '0' && name[5] <= '9' ? strtoul(name + 5, &end, 10) : 0;

@@ -14,7 +14,10 @@ struct zq_device {
     struct zq_tuning tuning; /* of this device; its sessions share it */
 };
 
-/* "cuda", "cuda:N" or "cuda-host"; *out stays NULL for NULL and "cpu". ZQ_EINVAL for other names; ZQ_EUNSUPPORTED where the plug-in
+/* Whether a name means this processor: "cpu", or NULL. */
+bool zq_device_is_processor(const char *name);
+
+/* "cuda", "cuda:N" or "cuda-host"; *out stays NULL for this processor. ZQ_EINVAL for other names; ZQ_EUNSUPPORTED where the plug-in
  * or the device is missing. */
 zq_status zq_device_open(struct zq_device **out, const char *name, zq_error *err);
 void zq_device_close(struct zq_device *device); /* accepts NULL */

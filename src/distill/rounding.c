@@ -8,14 +8,6 @@
 #include <math.h>
 #include <string.h>
 
-static float stored(float scale, enum zq_dtype dtype)
-{
-    uint8_t bytes[4];
-    zq_from_float(bytes, dtype, &scale, 1);
-    zq_to_float(&scale, bytes, dtype, 1);
-    return scale;
-}
-
 /* The codes may lie further than half a code from the weights, which are drawn to them so far that a step may still take them across. */
 static void begin_range(void *work, size_t begin, size_t end, int thread)
 {
@@ -46,7 +38,7 @@ ZQ_CLONES static void round_range(void *work, size_t begin, size_t end, int thre
     const float min = (float)f->min, max = (float)f->max;
     const size_t length = a->n_cols / a->n_groups;
     for (size_t g = begin * a->n_groups; g < end * a->n_groups; g++) {
-        const float scale = stored(a->first[g] * (1 + a->stretch[g]), a->scale_dtype);
+        const float scale = zq_scale_stored(a->first[g] * (1 + a->stretch[g]), a->scale_dtype);
         a->present[g] = scale > 0 ? scale : a->first[g];
         for (size_t k = g * length; k < (g + 1) * length; k++)
             a->fake[k] = zq_nearest_code(a->centres[k] + a->w[k], min, max) * a->present[g];

@@ -25,14 +25,6 @@ static struct span span_of(const struct zq_quadratic *q, size_t i)
     return (struct span){first, zq_row_group_begin(i + 1, q->n_rows, q->layout->row_groups) - first};
 }
 
-static float stored(float scale, enum zq_dtype dtype)
-{
-    uint8_t bytes[4];
-    zq_from_float(bytes, dtype, &scale, 1);
-    zq_to_float(&scale, bytes, dtype, 1);
-    return scale;
-}
-
 /* ---- before there are codes ---------------------------------------------------------------------------------------- */
 
 /* Sums of diag * w * code and diag * code^2 over n columns. */
@@ -82,7 +74,7 @@ static float search(const struct zq_quadratic *q, const float *weights, struct s
         best_gain = cross * cross / square;
         best = (float)(cross / square);
     }
-    best = stored(best, q->layout->scale_dtype);
+    best = zq_scale_stored(best, q->layout->scale_dtype);
     return best > 0 ? best : widest;
 }
 
@@ -175,7 +167,7 @@ double zq_quadratic_loss(struct zq_quadratic *q)
 float zq_scale_refit(float scale, double cross, double square, enum zq_dtype dtype)
 {
     if (!(square > 0) || !(cross > 0)) return scale;
-    const float to = stored((float)((double)scale * (cross / square)), dtype);
+    const float to = zq_scale_stored((float)((double)scale * (cross / square)), dtype);
     const double f = (double)to / scale;
     return to > 0 && f * f * square - 2 * f * cross < square - 2 * cross ? to : scale;
 }

@@ -44,14 +44,19 @@ struct zq_range zq_range_join(struct zq_range a, struct zq_range b)
     return (struct zq_range){a.min < b.min ? a.min : b.min, a.max > b.max ? a.max : b.max};
 }
 
+float zq_scale_stored(float scale, enum zq_dtype stored)
+{
+    uint8_t bytes[4];
+    zq_from_float(bytes, stored, &scale, 1);
+    zq_to_float(&scale, bytes, stored, 1);
+    return scale;
+}
+
 float zq_scale_nearest(int bits, struct zq_range range, enum zq_dtype stored)
 {
     const struct zq_code_format *f = zq_code_format(bits);
     const float above = range.max / (float)f->max, below = range.min / (float)f->min;
-    float scale = above > below ? above : below;
-    uint8_t bytes[4];
-    zq_from_float(bytes, stored, &scale, 1);
-    zq_to_float(&scale, bytes, stored, 1);
+    const float scale = zq_scale_stored(above > below ? above : below, stored);
     return scale == 0 ? 1 : scale;
 }
 

@@ -21,6 +21,9 @@ struct zq_code_format {
 /* 8: codes -127 .. 127. b of 4, 3, 2: codes -2^(b-1) .. 2^(b-1) - 1. NULL for other widths. */
 const struct zq_code_format *zq_code_format(int bits);
 
+/* Rounded to what `stored` holds, the dtype that a scale lies in on disk. */
+float zq_scale_stored(float scale, enum zq_dtype stored);
+
 /* The scale of round-to-nearest for a range, under which the whole range has codes: max(range.max / max, range.min / min), rounded
  * to `stored`, the dtype that the scale lies in on disk, before any code is computed. 1 where that gives 0:
  * all values are zero, or so small that their scale has no value in `stored` (F16: below 2^-24); all codes are then 0. `stored` must be
