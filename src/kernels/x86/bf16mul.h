@@ -1,6 +1,8 @@
 /* Products with float tokens as BF16 products, for --math fast, over vec_avx512.h and floatmul.inc. The level's file, which includes this, brings
- *   TOKENS_STEP      tokens of a call of add_products() are a multiple of it
- *   add_products()   the micro-kernel
+ *   TOKENS_STEP        tokens of a call of add_products() are a multiple of it
+ *   add_products()     the micro-kernel
+ *   begin_products(), end_products()   around all of one call
+ *   fill_slots()       is called with the names of its kernels
  *
  * A pair is two BF16 values of neighbouring columns, the even one in the low half: what the instructions multiply and add as one. Float
  * weights are packed as pairs: tiles of ROWS output rows, [n_cols / 2][ROWS] pairs, columns padded with zeros to a multiple of STEP_COLS.
@@ -27,16 +29,18 @@ typedef uint32_t pair;
 
 /* sums[t][r] += x[t] . w[][r] over n_pairs of columns, a multiple of 16; x: [n_tokens, ld], w: [n_pairs][ROWS]. */
 static void add_products(float (*sums)[ROWS], const pair *x, size_t ld, size_t n_tokens, const pair *w, size_t n_pairs);
+static void begin_products(void);
+static void end_products(void);
 
 ZQ_INLINE size_t up_to(size_t n, size_t step) { return (n + step - 1) / step * step; }
 
-/* Pairs of the columns k of `even` and k + 1 of `odd`, of 16 rows. */
 ZQ_INLINE __m512i as_ints(__m512bh a)
 {
     __m512i b;
     memcpy(&b, &a, sizeof b);
     return b;
 }
+/* Pairs of the columns k of `even` and k + 1 of `odd`, of 16 rows. */
 ZQ_INLINE __m512i make_pairs(vec even, vec odd)
 {
     static const uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
@@ -199,14 +203,37 @@ static void run_bf16(const struct zq_product *p, size_t row_begin, size_t row_en
     const size_t n_blocks = (p->n_tokens + BLOCK - 1) / BLOCK, block = n_blocks ? up_to((p->n_tokens + n_blocks - 1) / n_blocks, TOKENS_STEP) : 0;
     b.p = p;
     b.format = format;
+    begin_products();
     for (b.token = 0; b.token < p->n_tokens; b.token += block) {
         b.n_tokens = zq_smaller(block, p->n_tokens - b.token);
         b.column = b.n_cols = 0;
         for (b.row = row_begin; b.row < row_end; b.row += ROWS) run_rows(&b);
     }
+    end_products();
 }
 
 /* kernels.h: which codes keep the products of exact. */
 static bool stays_exact(const struct zq_product *p) { return p->n_tokens <= FEW_TOKENS_BF16 || p->w->k_group % STEP_COLS; }
+
+static void gemm_f32_bf16(const struct zq_product *p, size_t row_begin, size_t row_end) { run_bf16(p, row_begin, row_end, FORMAT_BF16); }
+
+static void gemm_w8_bf16(const struct zq_product *p, size_t row_begin, size_t row_end)
+{
+    if (stays_exact(p)) run(p, row_begin, row_end, FORMAT_I8, load_i8);
+    else run_bf16(p, row_begin, row_end, FORMAT_I8);
+}
+
+static void gemm_w4_bf16(const struct zq_product *p, size_t row_begin, size_t row_end)
+{
+    if (stays_exact(p)) run(p, row_begin, row_end, FORMAT_I4, load_i4);
+    else run_bf16(p, row_begin, row_end, FORMAT_I4);
+}
+
+static void fill_slots(struct zq_kernels *k, const char *f32, const char *w8, const char *w4)
+{
+    k->f32_a16 = (struct zq_gemm){f32, ROWS, bytes_pairs, pack_pairs, gemm_f32_bf16};
+    k->w8_a16 = (struct zq_gemm){w8, ROWS, bytes_w8, pack_w8, gemm_w8_bf16};
+    k->w4_a16 = (struct zq_gemm){w4, ROWS, bytes_w4, pack_w4, gemm_w4_bf16};
+}
 
 #endif

@@ -45,23 +45,10 @@ static void add_products(float (*sums)[ROWS], const pair *x, size_t ld, size_t n
     if (t < n_tokens) add_tokens(sums + t, x + t * ld, ld, 1, w, n_pairs);
 }
 
-static void gemm_f32_bf16_avx512bf16(const struct zq_product *p, size_t row_begin, size_t row_end) { run_bf16(p, row_begin, row_end, FORMAT_BF16); }
-
-static void gemm_w8_bf16_avx512bf16(const struct zq_product *p, size_t row_begin, size_t row_end)
-{
-    if (stays_exact(p)) run(p, row_begin, row_end, FORMAT_I8, load_i8);
-    else run_bf16(p, row_begin, row_end, FORMAT_I8);
-}
-
-static void gemm_w4_bf16_avx512bf16(const struct zq_product *p, size_t row_begin, size_t row_end)
-{
-    if (stays_exact(p)) run(p, row_begin, row_end, FORMAT_I4, load_i4);
-    else run_bf16(p, row_begin, row_end, FORMAT_I4);
-}
+static void begin_products(void) {}
+static void end_products(void) {}
 
 void zq_bf16mul_avx512bf16(struct zq_kernels *k)
 {
-    k->f32_a16 = (struct zq_gemm){"gemm_f32_bf16_avx512bf16", ROWS, bytes_pairs, pack_pairs, gemm_f32_bf16_avx512bf16};
-    k->w8_a16 = (struct zq_gemm){"gemm_w8_bf16_avx512bf16", ROWS, bytes_w8, pack_w8, gemm_w8_bf16_avx512bf16};
-    k->w4_a16 = (struct zq_gemm){"gemm_w4_bf16_avx512bf16", ROWS, bytes_w4, pack_w4, gemm_w4_bf16_avx512bf16};
+    fill_slots(k, "gemm_f32_bf16_avx512bf16", "gemm_w8_bf16_avx512bf16", "gemm_w4_bf16_avx512bf16");
 }

@@ -2,9 +2,8 @@
  * Packed weights are those of gemm_avx512vnni.c, whose steps of 4 columns are the rows of a right-hand tile as they lie; that
  * kernel also takes what tiles are too coarse for: few tokens, what is left of 16, and groups of less than 64 columns.
  *
- * Tile plan, 2 x 2: sums 0 1 / 2 3 (32 tokens x 32 rows), left 4 5, right 6 7: four loads for four products. 32 rows are half of a
- * packed tile of rows. Sums of a block of tokens wait in a buffer, because 4-bit codes are unpacked strip by strip of columns, and
- * each strip serves all tokens of the block. */
+ * tiles.h has the plan of tiles; its 32 rows are half of a packed tile of rows. Sums of a block of tokens wait in a buffer, because 4-bit
+ * codes are unpacked strip by strip of columns, and each strip serves all tokens of the block. */
 #include "kernels/crossovers.h"
 #include "kernels/x86/gemm_vnni512.h"
 #include "kernels/x86/tiles.h"
@@ -29,17 +28,12 @@ struct block {
     _Alignas(64) uint8_t strip[STRIP_COLS / 4][HALF][4];
 };
 
-/* Codes of a strip: where they lie, and the bytes from step to step. */
-struct codes {
-    const uint8_t *at;
-    size_t step;
-};
-
-/* n_steps of 4 columns from `packed`, the first step of the strip. A strip that ends within a tile is padded with zero steps. */
-static struct codes strip_codes(struct block *b, const uint8_t *packed, size_t n_steps)
+/* Codes of a strip, a step a row: n_steps of 4 columns from `packed`, the first step of the strip. A strip that ends within a tile is padded
+ * with zero steps. */
+static struct tile_rows strip_codes(struct block *b, const uint8_t *packed, size_t n_steps)
 {
     const size_t high = b->row % ROWS / HALF, padding = (TILE_COLS / 4 - n_steps % (TILE_COLS / 4)) % (TILE_COLS / 4);
-    if (b->bits == 8 && !padding) return (struct codes){packed + high * HALF * 4, step_bytes(8)};
+    if (b->bits == 8 && !padding) return (struct tile_rows){packed + high * HALF * 4, step_bytes(8)};
     for (size_t s = 0; s < n_steps; s++) {
         for (size_t v = 0; v < 2; v++) {
             __m512i w = _mm512_loadu_si512(packed + s * step_bytes(b->bits) + 64 * v + (b->bits == 8 ? high * HALF * 4 : 0));
@@ -48,52 +42,23 @@ static struct codes strip_codes(struct block *b, const uint8_t *packed, size_t n
         }
     }
     memset(b->strip[n_steps], 0, padding * sizeof b->strip[0]);
-    return (struct codes){b->strip[0][0], sizeof b->strip[0]};
-}
-
-/* 32 or 16 (not `both`) tokens against columns in full tiles. */
-static void multiply_tiles(int32_t (*sums)[HALF], const int8_t *q, size_t ld, struct codes w, size_t n_cols, bool both)
-{
-    settle_memory();
-    _tile_loadd(0, sums[0], sizeof *sums);
-    _tile_loadd(1, sums[0] + 16, sizeof *sums);
-    if (both) {
-        _tile_loadd(2, sums[16], sizeof *sums);
-        _tile_loadd(3, sums[16] + 16, sizeof *sums);
-    }
-    for (size_t k = 0; k < n_cols; k += TILE_COLS, w.at += TILE_COLS / 4 * w.step) {
-        _tile_loadd(4, q + k, ld);
-        _tile_loadd(6, w.at, w.step);
-        _tile_loadd(7, w.at + 64, w.step);
-        _tile_dpbsud(0, 4, 6);
-        _tile_dpbsud(1, 4, 7);
-        if (!both) continue;
-        _tile_loadd(5, q + TILE_TOKENS * ld + k, ld);
-        _tile_dpbsud(2, 5, 6);
-        _tile_dpbsud(3, 5, 7);
-    }
-    _tile_stored(0, sums[0], sizeof *sums);
-    _tile_stored(1, sums[0] + 16, sizeof *sums);
-    if (both) {
-        _tile_stored(2, sums[16], sizeof *sums);
-        _tile_stored(3, sums[16] + 16, sizeof *sums);
-    }
-    settle_memory();
+    return (struct tile_rows){b->strip[0][0], sizeof b->strip[0]};
 }
 
 /* Adds the products of columns [column, column + n_cols), n_cols <= STRIP_COLS, to the block's sums. */
 static void add_strip(struct block *b, const uint8_t *packed, size_t column, size_t n_cols)
 {
-    const struct codes w = strip_codes(b, packed, (n_cols + 3) / 4);
+    const struct tile_rows w = strip_codes(b, packed, (n_cols + 3) / 4);
     const size_t whole = n_cols / TILE_COLS * TILE_COLS, rest = n_cols - whole, ld = b->p->ld_x;
     for (size_t t = 0; t < b->n_tokens; t += 2 * TILE_TOKENS) {
         const bool both = b->n_tokens - t >= 2 * TILE_TOKENS;
         const int8_t *q = b->p->q + (b->token + t) * ld + column;
-        if (whole) multiply_tiles(b->sums + t, q, ld, w, whole, both);
+        if (whole) multiply_tiles(TILES_I8, b->sums + t, sizeof *b->sums, (struct tile_rows){q, ld}, w, whole / TILE_COLS, both);
         if (!rest) continue;
         int8_t last[2 * TILE_TOKENS][TILE_COLS] = {{0}}; /* a row may end where memory ends, and zeros add nothing */
         for (size_t i = 0; i < (both ? 2 * TILE_TOKENS : TILE_TOKENS); i++) memcpy(last[i], q + i * ld + whole, rest);
-        multiply_tiles(b->sums + t, last[0], TILE_COLS, (struct codes){w.at + whole / 4 * w.step, w.step}, TILE_COLS, both);
+        const struct tile_rows tail = {(const uint8_t *)w.at + whole / 4 * w.step, w.step};
+        multiply_tiles(TILES_I8, b->sums + t, sizeof *b->sums, (struct tile_rows){last[0], TILE_COLS}, tail, 1, both);
     }
 }
 
