@@ -6,7 +6,7 @@ row() { grep -F "\"name\": \"$1\"" "$stdout"; }
 value() { row "$1" | sed -n "s/.*\"$2\": \"\{0,1\}\([^,}\"]*\).*/\1/p"; }
 names() { sed -n 's/.*"name": "\([^"]*\)".*/\1/p' "$stdout" | tr '\n' ' '; }
 at_least() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a != "" && a + 0 >= b + 0) }'; }
-fast="--layers 1 --seconds 0.01 --threads 2"
+fast="--layers 1 --seconds 0.01 --threads 2" # each run measures the machine first
 
 # shellcheck disable=SC2086 # options
 run "$zq" bench --shape minilm $fast --batch 1,3 --prompt 7,16 --json
@@ -31,7 +31,7 @@ else
     run "$zq" bench --shape minilm --prompt 8 --seconds 0.01 --json
     expect "memory is the model's: 11 MB of codes, 12 million embeddings in 16 bits" at_least 110 "$(value memory best)"
 fi
-if ! sanitized; then # each of these runs measures the machine first, which sanitizers make slow
+if ! sanitized; then
     ZQ_ISA=c run "$zq" bench $model --prompt 8 --decode 1 --seconds 0.01 --json
     expect "plain C has no peak to compare with" [ "$(value prompt.1x8 level) $(value prompt.1x8 limit)" = "c null" ]
     run "$zq" bench $model --prompt 8 --decode 0 --seconds 0.01 --json
@@ -61,7 +61,7 @@ else
         "$(for g in tensor rows:48 channel k:128 k:64 k:32; do value $g.error median; done)" ]
 fi
 run "$zq" quantize $model -o "$tmp/k64" --scheme w4a8 --group k:64 --quiet
-run "$zq" bench --shape minilm --layers 1 --granularity --weights "$tmp/k64"
+run "$zq" bench --shape minilm --layers 1 --seconds 0.01 --granularity --weights "$tmp/k64"
 expect_error "errors of a quantized model" 5 "is quantized"
 run "$zq" bench --shape minilm --granularity --group k:64
 expect_error "granularity chooses groups" 2 "--granularity"
@@ -87,15 +87,15 @@ for scheme in "w4/8a16 --group k:32" w8a8/16 bf16; do
     if sanitized; then break; fi # the kernels of all schemes are seen elsewhere
 done
 
-run "$zq" bench --shape bert-huge
+run "$zq" bench --shape bert-huge --seconds 0.01
 expect_error "no such shape" 2 "shapes are bert-base, "
-run "$zq" bench --shape minilm --scheme w1a8
+run "$zq" bench --shape minilm --scheme w1a8 --seconds 0.01
 expect_error "no such scheme" 2 "w1a8"
-run "$zq" bench --shape minilm --scheme w3/8a16
+run "$zq" bench --shape minilm --scheme w3/8a16 --seconds 0.01
 expect_error "a study is not timed" 5 "kernels of w4"
-run "$zq" bench --shape minilm --group k:0
+run "$zq" bench --shape minilm --group k:0 --seconds 0.01
 expect_error "no such group" 2 "k:0"
-run "$zq" bench --shape minilm --layers 1 --prompt 1000
+run "$zq" bench --shape minilm --layers 1 --prompt 1000 --seconds 0.01
 expect_error "above the limit of the shape" 9 "512"
 run "$zq" bench $model --scheme w4a8
 expect_error "a directory is what it is" 2 "go with --shape"
@@ -109,7 +109,7 @@ run env CUDA_VISIBLE_DEVICES= "$zq" bench "$tmp/k64" --seconds 0.01 --prompt 2 -
 expect_error "no GPU" 5 "device cuda"
 if [ -e "$build/libzq_cuda_host.so" ] && ! sanitized; then
     "$zq" quantize $model -o "$tmp/q" --scheme w8a8 --quiet > /dev/null 2>&1
-    run "$zq" bench "$tmp/q" --seconds 0.01 --prompt 2 --decode 3 --device cuda-host --json
+    run "$zq" bench "$tmp/q" --seconds 0.01 --prompt 2 --decode 1 --device cuda-host --json
     expect "on the simulated GPU: its name instead of a level, no limits" [ "$(value decode.1x2 level) $(value decode.1x2 limit)" = "cuda-host null" ]
     run "$zq" bench "$tmp/q" --seconds 0.01 --prompt 2 --decode 1 --device cuda-host --ops --json
     expect "operators are waited for there" at_least "$(value ops.decode.attention.1x2 median)" 0.001
