@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-static double bf16(float f) { return (double)zq_bf16_to_float(zq_float_to_bf16(f)); }
+static float bf16(float f) { return zq_bf16_to_float(zq_float_to_bf16(f)); }
 
 struct bf16_shape {
     size_t n_rows, n_cols, k_group, n_tokens;
@@ -16,9 +16,9 @@ struct bf16_shape {
     int bits; /* 8 or 4: codes; 16: float weights */
 };
 
-/* One result and how far from it a kernel's may be. */
-static void written(const struct bf16_shape *s, const struct zq_product *p, const void *values, const float *scales, size_t token, size_t row,
-                    double *want, double *bound)
+/* One result of a row of weights and a token, both of BF16 values, and how far from it a kernel's may be. */
+static void written(const struct bf16_shape *s, const struct zq_product *p, const float *w, const float *x, const float *scales, size_t token,
+                    size_t row, double *want, double *bound)
 {
     const size_t group = s->k_group ? s->k_group : s->n_cols, n_groups = s->k_group ? s->n_cols / group : 1;
     const size_t at = token * p->ld_out + row;
@@ -27,12 +27,10 @@ static void written(const struct bf16_shape *s, const struct zq_product *p, cons
         const double scale = s->bits == 16 ? 1 : (double)scales[row * n_groups + g];
         double sum = 0, size = 0, tiny = 0;
         for (size_t k = g * group; k < (g + 1) * group; k++) {
-            const size_t i = row * s->n_cols + k;
-            const double w = s->bits == 16 ? bf16(product_weight(p->w, values, i)) : ((const int8_t *)values)[i];
-            const double x = bf16(p->x[token * p->ld_x + k]);
-            sum += x * w;
-            size += fabs(x * w);
-            tiny += 1 + fabs(x) + fabs(w);
+            const double product = (double)x[k] * (double)w[k];
+            sum += product;
+            size += fabs(product);
+            tiny += 1 + fabs((double)x[k]) + fabs((double)w[k]);
         }
         y += sum * scale;
         mass += size * fabs(scale);
@@ -52,9 +50,12 @@ static bool stays_exact(const struct bf16_shape *s)
 static void compare(struct check *c, const struct bf16_shape *s, const struct zq_product *p, const void *values, const float *scales,
                     const float *got)
 {
+    float *w = check_buffer(c, s->n_rows * s->n_cols * sizeof *w, sizeof *w), *x = check_buffer(c, s->n_cols * sizeof *x, sizeof *x);
+    for (size_t i = 0; i < s->n_rows * s->n_cols; i++) w[i] = s->bits == 16 ? bf16(product_weight(p->w, values, i)) : ((const int8_t *)values)[i];
     for (size_t t = 0; t < s->n_tokens && !c->failed; t++) {
         double want[256], bound[256];
-        for (size_t row = 0; row < s->n_rows; row++) written(s, p, values, scales, t, row, &want[row], &bound[row]);
+        for (size_t k = 0; k < s->n_cols; k++) x[k] = bf16(p->x[t * p->ld_x + k]);
+        for (size_t row = 0; row < s->n_rows; row++) written(s, p, w + row * s->n_cols, x, scales, t, row, &want[row], &bound[row]);
         check_near(c, got + t * p->ld_out, want, bound, s->n_rows, "out");
     }
 }

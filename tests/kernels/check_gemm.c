@@ -27,15 +27,16 @@ float product_weight(const struct zq_matrix *w, const void *values, size_t i)
 /* Sum of group g of a row: exact for codes, a chain of fma for float inputs. */
 static float group_sum(const struct shape *s, const struct zq_product *p, const void *values, size_t token, size_t row, size_t g, size_t n)
 {
+    const size_t first = row * s->n_cols + g * n, from = token * p->ld_x + g * n;
+    const int8_t *codes = s->bits == 16 ? NULL : (const int8_t *)values + first;
     int64_t exact = 0;
     float chain = 0;
-    for (size_t k = g * n; k < (g + 1) * n; k++) {
-        const size_t i = row * s->n_cols + k;
-        if (s->bits == 16) chain = fmaf(p->x[token * p->ld_x + k], product_weight(p->w, values, i), chain);
-        else if (s->int8_input) exact += (int64_t)((const int8_t *)values)[i] * p->q[token * p->ld_x + k];
-        else chain = fmaf(p->x[token * p->ld_x + k], ((const int8_t *)values)[i], chain);
+    if (s->int8_input) {
+        for (size_t k = 0; k < n; k++) exact += codes[k] * p->q[from + k];
+        return (float)exact;
     }
-    return s->int8_input ? (float)exact : chain;
+    for (size_t k = 0; k < n; k++) chain = fmaf(p->x[from + k], codes ? codes[k] : product_weight(p->w, values, first + k), chain);
+    return chain;
 }
 
 static void reference(const struct shape *s, const struct zq_product *p, const void *values, const float *scales)
