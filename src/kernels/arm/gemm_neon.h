@@ -37,6 +37,16 @@ ZQ_INLINE void f_store_n(float *p, floats a, size_t n)
     else memcpy(p, &a, n * sizeof *p);
 }
 
+static int32_t code_sum(const int8_t *q, size_t n)
+{
+    ints sums = vdupq_n_s32(0);
+    size_t k = 0;
+    for (; k + 16 <= n; k += 16) sums = vpadalq_s16(sums, vpaddlq_s8(vld1q_s8(q + k)));
+    int32_t sum = vaddvq_s32(sums);
+    for (; k < n; k++) sum += q[k];
+    return sum;
+}
+
 /* The weights of a step of 4 columns: vector v holds 4 codes of each of the rows 4 v .. 4 v + 3. */
 ZQ_INLINE void load_w(int8x16_t w[VECS], const uint8_t *p, int bits)
 {

@@ -7,6 +7,7 @@
  * Register plan: 4 tokens x 2 vectors of 8 rows = 8 accumulators, 2 of weights, 1 of activations, 2 of products, 2 constants. */
 #include "kernels/crossovers.h"
 #include "kernels/level.h"
+#include "kernels/x86/code_sum.h"
 
 #include <immintrin.h>
 #include <string.h>

@@ -3,6 +3,7 @@
  *
  * Register plan: 6 tokens x 2 vectors of 8 rows = 12 accumulators, 2 registers of weights, 1 of activations. */
 #include "kernels/level.h"
+#include "kernels/x86/code_sum.h"
 
 #include <immintrin.h>
 #include <string.h>

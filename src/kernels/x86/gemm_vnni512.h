@@ -31,6 +31,19 @@ ZQ_INLINE ints load_q(const int8_t *q)
     return _mm512_set1_epi32(four);
 }
 
+static int32_t code_sum(const int8_t *q, size_t n)
+{
+    const ints ones = _mm512_set1_epi8(1);
+    ints sums = i_set(0);
+    size_t k = 0;
+    for (; k + 64 <= n; k += 64) sums = _mm512_dpbusd_epi32(sums, ones, _mm512_loadu_si512(q + k));
+    int32_t lanes[LANES], sum = 0;
+    memcpy(lanes, &sums, sizeof lanes);
+    for (size_t i = 0; i < LANES; i++) sum += lanes[i];
+    for (; k < n; k++) sum += q[k];
+    return sum;
+}
+
 ZQ_INLINE void load_w(ints w[VECS], const uint8_t *p, int bits)
 {
     if (bits == 8) {
