@@ -38,6 +38,7 @@ void zq_floatmul_avx512vnni(struct zq_kernels *k);
 void zq_gemm_avx512vnni(struct zq_kernels *k);
 void zq_gemm_amx(struct zq_kernels *k);
 void zq_bf16mul_avx512bf16(struct zq_kernels *k);
+void zq_attend_avx512bf16(struct zq_kernels *k);
 void zq_bf16mul_amx(struct zq_kernels *k);
 void zq_rows_dotprod(struct zq_kernels *k);
 void zq_attend_dotprod(struct zq_kernels *k);

@@ -5,11 +5,14 @@
 
 #include "base/alloc.h"
 #include "base/half.h"
+#include "kernels/crossovers.h"
 
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+static double to_bf16(float f) { return (double)zq_bf16_to_float(zq_float_to_bf16(f)); }
 
 static const double u = FLT_EPSILON / 2.0;
 
@@ -227,36 +230,41 @@ static void head_written(const struct zq_attend *a, size_t token, size_t h)
     for (size_t d = 0; d < dim; d++) out[d] = o[d] / sum;
 }
 
-/* Against softmax in double. A score is off by at most u (head_dim + 3) sum |q k| scale; a weight by the relative error that
- * this, exp and the value's scale make of it; the sums add one rounding for each key, and rescaling two for each tile. */
-static void head_near_double(struct check *c, const struct zq_attend *a, size_t token, size_t h, const float *got)
+/* Against softmax in double. A score is off by at most u (head_dim + 6) sum |q k| scale; a weight by the relative error that
+ * this, exp and the value's scale make of it; the sums add one rounding for each key, and rescaling two for each tile.
+ * With BF16 products the operands are BF16, and a weight is rounded to one, at most 2^-8 of it (kernels.h). */
+static void head_near_double(struct check *c, const struct zq_attend *a, size_t token, size_t h, const float *got, bool bf16)
 {
     const size_t dim = a->heads.head_dim, kv_head = h * a->heads.n_kv_heads / a->heads.n_heads;
     const float *q = a->qkv + token * a->ld + a->heads.q_offset + h * a->heads.q_stride;
     double s[512], top = -INFINITY, error = 0, sum = 0, want[128], bound[128];
     for (size_t j = 0; j < a->n_keys; j++) {
+        if (!is_visible(a, token, j)) continue;
         double mass = 0;
         s[j] = 0;
         for (size_t d = 0; d < dim; d++) {
-            const double term = (double)q[d] * key(a, kv_head, j, d) * key_scale(a, kv_head, j) * a->scale;
+            const float k = key(a, kv_head, j, d), scale = key_scale(a, kv_head, j);
+            const double term = (bf16 ? to_bf16(q[d]) * to_bf16(k * scale) : (double)q[d] * k * scale) * a->scale;
             s[j] += term;
             mass += fabs(term);
         }
-        if (!is_visible(a, token, j)) continue;
         top = fmax(top, s[j]);
         error = fmax(error, u * ((double)dim + 6) * mass);
     }
+    const double lost = bf16 ? 0x1p-8 : 0;
     for (size_t j = 0; j < a->n_keys; j++) sum += s[j] = is_visible(a, token, j) ? exp(s[j] - top) : 0;
     for (size_t d = 0; d < dim; d++) {
         double mass = 0;
         want[d] = 0;
         for (size_t j = 0; j < a->n_keys; j++) {
             if (!is_visible(a, token, j)) continue;
-            const double term = s[j] / sum * value(a, kv_head, j, d) * value_scale(a, kv_head, j);
+            const float v = value(a, kv_head, j, d), scale = value_scale(a, kv_head, j);
+            const double term = s[j] / sum * (bf16 ? to_bf16(v * scale) : (double)v * scale);
             want[d] += term;
             mass += fabs(term);
         }
-        bound[d] = mass * (2 * expm1(2 * error) + u * (2 * (double)a->n_keys + 4 * (double)a->n_keys / 64 + 20)) + 1e-37;
+        const double sums = u * (2 * (double)a->n_keys + 4 * (double)a->n_keys / 64 + 20);
+        bound[d] = mass * (1 + lost) * (2 * expm1(2 * error) + sums + lost) + (bf16 ? 0x1p-126 * (double)(a->n_keys + 2) : 1e-37);
     }
     check_near(c, got, want, bound, dim, "against double");
 }
@@ -281,7 +289,8 @@ static void fill_cache(struct check *c, struct zq_attend *a, size_t capacity, en
         for (size_t j = 0; j < a->n_keys; j++, k += dim, v += dim) keep_position(&a->kv, &a->heads, h, j, k, v);
 }
 
-static void attend_case(struct check *c, size_t i)
+/* A random call, whose output is n_out floats long. */
+static struct zq_attend random_call(struct check *c, size_t i, size_t *n_out)
 {
     check_begin(c);
     size_t width;
@@ -297,8 +306,14 @@ static void attend_case(struct check *c, size_t i)
     const enum check_values kind = (enum check_values[]){VALUES_NORMAL, VALUES_OUTLIERS, VALUES_EQUAL, VALUES_ZERO, VALUES_TINY}[check_random(c, 5)];
     fill_cache(c, &a, capacity, kind);
     a.qkv = check_floats(c, a.n_tokens ? (a.n_tokens - 1) * a.ld + width : 0, kind);
+    *n_out = a.n_tokens ? (a.n_tokens - 1) * a.ld_out + a.heads.n_heads * a.heads.head_dim : 0;
+    return a;
+}
 
-    const size_t n_out = a.n_tokens ? (a.n_tokens - 1) * a.ld_out + a.heads.n_heads * a.heads.head_dim : 0;
+static void attend_case(struct check *c, size_t i)
+{
+    size_t n_out;
+    struct zq_attend a = random_call(c, i, &n_out);
     float *out[2];
     for (int o = 0; o < 2; o++) {
         out[o] = a.out = check_buffer(c, n_out * sizeof(float), sizeof(float));
@@ -312,13 +327,39 @@ static void attend_case(struct check *c, size_t i)
     check_same_floats(c, out[0], out[1], n_out, "out");
     if (c->is_c && a.n_tokens && !c->failed) {
         const size_t t = check_random(c, a.n_tokens), h = check_random(c, a.heads.n_heads);
-        head_near_double(c, &a, t, h, out[0] + t * a.ld_out + h * a.heads.head_dim);
+        head_near_double(c, &a, t, h, out[0] + t * a.ld_out + h * a.heads.head_dim, false);
     }
 }
 
 void check_attend(struct check *c)
 {
     for (size_t i = 0; i < 100 && !c->failed; i++) attend_case(c, i);
+}
+
+/* Of --math fast: BF16 products for many queries, for few those of exact. */
+static void attend_bf16_case(struct check *c, size_t i)
+{
+    size_t n_out;
+    struct zq_attend a = random_call(c, i, &n_out);
+    const size_t group = a.heads.n_heads / a.heads.n_kv_heads;
+    const bool exact = a.n_tokens * group <= FEW_QUERIES_BF16 || a.heads.head_dim % 2;
+    float *out[2];
+    for (int o = 0; o < (exact ? 2 : 1); o++) {
+        const struct zq_kernels *k = o ? c->c : c->k;
+        out[o] = a.out = check_buffer(c, n_out * sizeof(float), sizeof(float));
+        a.scratch = check_buffer(c, k->attend_scratch(&a.heads) * sizeof(float), 64);
+        k->attend(&a, 0, a.n_tokens, 0, a.heads.n_heads);
+    }
+    if (exact) check_same_floats(c, out[0], out[1], n_out, "out");
+    else
+        for (size_t t = 0; t < a.n_tokens; t++)
+            for (size_t h = 0; h < a.heads.n_heads && !c->failed; h++)
+                head_near_double(c, &a, t, h, out[0] + t * a.ld_out + h * a.heads.head_dim, true);
+}
+
+void check_attend_bf16(struct check *c)
+{
+    for (size_t i = 0; i < 100 && !c->failed; i++) attend_bf16_case(c, i);
 }
 
 /* ---- timing ---- */
@@ -368,7 +409,8 @@ static void bench_cache(struct bench *b, bool keep, size_t n_tokens, size_t n_ke
         snprintf(what, sizeof what, "%s %zu tokens, %zu keys %s, 16 x 64", keep ? "keep" : "attend", n_tokens, n_keys, zq_dtype_name(dtype));
         if (keep) bench_print(b, what, 8.0 * (double)(n_tokens * width) / bench_time(b, n_tokens, 16, bench_tokens, &w), "GB/s", 0);
         else if (n_tokens > 1)
-            bench_print(b, what, 4.0 * pairs * (double)(n_heads * dim) / bench_time(b, n_heads, 1, bench_heads, &w), "GOP/s", b->limits.float_ops);
+            bench_print(b, what, 4.0 * pairs * (double)(n_heads * dim) / bench_time(b, n_heads, 1, bench_heads, &w), "GOP/s",
+                        b->k->bf16 ? b->limits.bf16_ops : b->limits.float_ops);
         else bench_print(b, what, 2.0 * (double)(n_kv * value) / bench_time(b, n_heads, 1, bench_heads, &w), "GB/s", b->limits.read_bytes);
     }
     zq_free(qkv);
@@ -393,5 +435,13 @@ void bench_attend(struct bench *b)
         bench_cache(b, false, 128, 128, cache_dtypes[i]);
         bench_cache(b, false, 512, 512, cache_dtypes[i]);
         bench_cache(b, false, 1, 8192, cache_dtypes[i]);
+    }
+}
+
+void bench_attend_bf16(struct bench *b)
+{
+    for (size_t i = 0; i < ZQ_LEN(cache_dtypes); i++) {
+        bench_cache(b, false, 128, 128, cache_dtypes[i]);
+        bench_cache(b, false, 512, 512, cache_dtypes[i]);
     }
 }

@@ -59,7 +59,11 @@ static const struct slot {
 } slots[] = {SLOTS(ROW)};
 
 /* What --math fast puts into the table instead. */
-#define FAST_SLOTS(X) X(gemm_w8_bf16, w8_a16, w8_a16) X(gemm_w4_bf16, w4_a16, w4_a16) X(gemm_f32_bf16, f32_a16, f32_a16)
+#define FAST_SLOTS(X) \
+    X(gemm_w8_bf16, w8_a16, w8_a16) \
+    X(gemm_w4_bf16, w4_a16, w4_a16) \
+    X(gemm_f32_bf16, f32_a16, f32_a16) \
+    X(attend_bf16, attend_scratch, attend)
 static const struct slot fast_slots[] = {FAST_SLOTS(ROW)};
 
 static const unsigned level_bits[] = {
@@ -108,6 +112,7 @@ void zq_rows_avx512vnni_borrowed(struct zq_kernels *k);
 void zq_attend_avx512vnni_borrowed(struct zq_kernels *k);
 void zq_gemm_amx_borrowed(struct zq_kernels *k);
 void zq_bf16mul_avx512bf16_borrowed(struct zq_kernels *k);
+void zq_attend_avx512bf16_borrowed(struct zq_kernels *k);
 void zq_bf16mul_amx_borrowed(struct zq_kernels *k);
 
 static bool borrow(struct zq_kernels *k, unsigned level, unsigned here)
@@ -130,6 +135,7 @@ static bool borrow(struct zq_kernels *k, unsigned level, unsigned here)
 
 static void borrow_fast(struct zq_kernels *k, unsigned level)
 {
+    if (level & (ZQ_LEVEL_AVX512BF16 | ZQ_LEVEL_AMX)) zq_attend_avx512bf16_borrowed(k);
     if (level == ZQ_LEVEL_AVX512BF16) zq_bf16mul_avx512bf16_borrowed(k);
     if (level == ZQ_LEVEL_AMX) zq_bf16mul_amx_borrowed(k);
 }

@@ -7,12 +7,14 @@
 
 void zq_bf16mul_avx512bf16_borrowed(struct zq_kernels *k);
 void zq_bf16mul_amx_borrowed(struct zq_kernels *k);
+void zq_attend_avx512bf16_borrowed(struct zq_kernels *k);
 void __wrap_zq_kernels_fast(struct zq_kernels *k);
 
 static void (*fill)(struct zq_kernels *k);
 void __wrap_zq_kernels_fast(struct zq_kernels *k)
 {
     fill(k);
+    zq_attend_avx512bf16_borrowed(k);
     k->bf16 = true;
 }
 

@@ -5,3 +5,4 @@
 #include "kernels/chain.h"
 
 #include "kernels/attend.inc"
+#include "kernels/attend_slots.inc"

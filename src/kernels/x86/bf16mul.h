@@ -4,8 +4,7 @@
  *   begin_products(), end_products()   around all of one call
  *   fill_slots()       is called with the names of its kernels
  *
- * A pair is two BF16 values of neighbouring columns, the even one in the low half: what the instructions multiply and add as one. Float
- * weights are packed as pairs: tiles of ROWS output rows, [n_cols / 2][ROWS] pairs, columns padded with zeros to a multiple of STEP_COLS.
+ * Float weights are packed as pairs (pairs.h): tiles of ROWS output rows, [n_cols / 2][ROWS] pairs, columns padded with zeros to a multiple of STEP_COLS.
  * Codes are packed as floatmul.inc packs them, which keeps them small in memory and serves few tokens, and become pairs strip by strip of
  * columns, in the first-level cache, for all tokens of a block. Tokens become pairs once for all rows of a call. */
 #ifndef ZQ_KERNELS_X86_BF16MUL_H
@@ -14,39 +13,21 @@
 #include "base/half.h"
 #include "kernels/chain.h"
 #include "kernels/crossovers.h"
+#include "kernels/x86/pairs.h"
 
 #include "kernels/floatmul.inc"
 
 enum {
-    STEP_COLS = 32,   /* of one tile of AMX: 16 pairs */
     STRIP_COLS = 256, /* 32 KiB of pairs */
     BLOCK = 128,      /* tokens whose sums are kept: 32 KiB, and as much of scaled ones */
     LINE_PAIRS = 16,  /* rows of tokens lie 64 bytes further apart than they are long: else 16 of them may want the same lines of a cache */
     PANEL_PAIRS = BLOCK * (4096 / 2 + LINE_PAIRS), /* 1 MiB, of a second-level cache: a block of 4096 columns */
 };
 
-typedef uint32_t pair;
-
 /* sums[t][r] += x[t] . w[][r] over n_pairs of columns, a multiple of 16; x: [n_tokens, ld], w: [n_pairs][ROWS]. */
 static void add_products(float (*sums)[ROWS], const pair *x, size_t ld, size_t n_tokens, const pair *w, size_t n_pairs);
 static void begin_products(void);
 static void end_products(void);
-
-ZQ_INLINE size_t up_to(size_t n, size_t step) { return (n + step - 1) / step * step; }
-
-ZQ_INLINE __m512i as_ints(__m512bh a)
-{
-    __m512i b;
-    memcpy(&b, &a, sizeof b);
-    return b;
-}
-/* Pairs of the columns k of `even` and k + 1 of `odd`, of 16 rows. */
-ZQ_INLINE __m512i make_pairs(vec even, vec odd)
-{
-    static const uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                       8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    return _mm512_permutexvar_epi16(_mm512_loadu_si512(order), as_ints(_mm512_cvtne2ps_pbh(odd, even)));
-}
 
 /* ---- packing of float weights ---- */
 
@@ -96,16 +77,6 @@ struct bf16_block {
     _Alignas(64) pair strip[STRIP_COLS / 2][ROWS];
     _Alignas(64) pair panel[PANEL_PAIRS];
 };
-
-/* n floats of a token as n_cols / 2 pairs, a multiple of 16. */
-static void token_pairs(pair *to, const float *x, size_t n, size_t n_cols)
-{
-    size_t k = 0;
-    for (; k + STEP_COLS <= n; k += STEP_COLS) _mm512_storeu_si512(to + k / 2, as_ints(_mm512_cvtne2ps_pbh(v_load(x + k + 16), v_load(x + k))));
-    if (k == n_cols) return;
-    const size_t rest = n - k, low = zq_smaller(rest, 16);
-    _mm512_storeu_si512(to + k / 2, as_ints(_mm512_cvtne2ps_pbh(v_load_n(x + k + low, rest - low), v_load_n(x + k, low))));
-}
 
 /* Columns from `column`, as many as the panel holds. */
 static void fill_panel(struct bf16_block *b, size_t column)

@@ -7,34 +7,17 @@ enum { TOKENS_STEP = 1 };
 
 #include "kernels/x86/bf16mul.h"
 
-ZQ_INLINE __m512bh as_bf16(__m512i a)
-{
-    __m512bh b;
-    memcpy(&b, &a, sizeof b);
-    return b;
-}
-
 ZQ_INLINE void add_tokens(float (*sums)[ROWS], const pair *x, size_t ld, size_t n_tokens, const pair *w, size_t n_pairs)
 {
     vec s[T_MANY * V_TILE];
     ZQ_UNROLL
     for (size_t i = 0; i < n_tokens * V_TILE; i++) s[i] = v_load(sums[i / V_TILE] + i % V_TILE * 16);
-    for (size_t k = 0; k < n_pairs; k++, w += ROWS) {
-        __m512bh right[V_TILE];
-        ZQ_UNROLL
-        for (size_t v = 0; v < V_TILE; v++) right[v] = as_bf16(_mm512_loadu_si512(w + v * 16));
-        ZQ_UNROLL
-        for (size_t t = 0; t < n_tokens; t++) {
-            const __m512bh left = as_bf16(_mm512_set1_epi32((int)x[t * ld + k]));
-            ZQ_UNROLL
-            for (size_t v = 0; v < V_TILE; v++) s[t * V_TILE + v] = _mm512_dpbf16_ps(s[t * V_TILE + v], left, right[v]);
-        }
-    }
+    const pair *row[T_MANY];
     ZQ_UNROLL
-    for (size_t i = 0; i < n_tokens * V_TILE; i++) {
-        v_settle(&s[i]);
-        v_store(sums[i / V_TILE] + i % V_TILE * 16, s[i]);
-    }
+    for (size_t t = 0; t < n_tokens; t++) row[t] = x + t * ld;
+    multiply_pairs(s, n_tokens, V_TILE, row, n_pairs, w, ROWS);
+    ZQ_UNROLL
+    for (size_t i = 0; i < n_tokens * V_TILE; i++) v_store(sums[i / V_TILE] + i % V_TILE * 16, s[i]);
 }
 
 static void add_products(float (*sums)[ROWS], const pair *x, size_t ld, size_t n_tokens, const pair *w, size_t n_pairs)
