@@ -176,7 +176,14 @@ struct zq_attend {
  *     l[j mod 16] = fma(l[j mod 16], a, p_j) for the tile's first 16 keys, then l[j mod 16] += p_j for its next 16, and so on
  *     o[d] = o[d] * a, then for visible j rising: o[d] = fma(p_j, v[j][d], o[d]), for INT8 with p_j * v_scale[j];  m = m'
  *   out[d] = o[d] / (l reduced as lanes() does)
- * So a token's result depends neither on the other tokens of the call nor on how a text was cut into calls. */
+ * So a token's result depends neither on the other tokens of the call nor on how a text was cut into calls.
+ *
+ * BF16 attention, which zq_kernels_fast() puts in: bf(q[d]) * bf(k[j][d]) and bf(p_j) * bf(v[j][d]), INT8 keys and values with their scales before
+ * they are rounded; l sums p_j as it is. Sums of products are of F32, in an order that is the level's. With e the largest
+ * 2^-24 (head_dim + 6) scale sum_d |bf(q) bf(k)| of a visible key and P the weighted sum of |bf(v[d])|, a result lies within
+ *     1.01 * (2 (exp(2 e) - 1) + 2^-24 (3 n_keys + 20) + 2^-8) * P + 2^-126 * (n_keys + 2)
+ * of the formula without rounding but bf(q), bf(k), bf(v). Calls with up to FEW_QUERIES_BF16 queries (crossovers.h) of a key head, and heads of
+ * odd size, keep the attention above. */
 
 /* ---- the table ---------------------------------------------------------------------------------------------------- */
 

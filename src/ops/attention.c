@@ -47,23 +47,34 @@ static void quantize_range(void *work, size_t begin, size_t end, int thread)
     quantize_tokens(work, begin, end - begin);
 }
 
+/* Of n tiles those at the beginning that are neighbours in a sequence: what brings keys into another form does so once for them. */
+static size_t tiles_together(const struct zq_tile *t, size_t n)
+{
+    enum { MOST = 3 };
+    size_t i = 1;
+    while (i < n && i < MOST && t[i].sequence == t->sequence) i++;
+    return i;
+}
+
 static void attend_range(void *work, size_t begin, size_t end, int thread)
 {
     const struct attention_work *w = work;
     const struct zq_attention *a = w->a;
     const size_t groups = w->n_head_groups;
-    for (size_t i = begin; i < end; i++) {
+    for (size_t i = begin, n; i < end; i += n) {
         const struct zq_tile *t = &a->tiles[i / groups];
         const struct zq_span *s = &a->spans[t->sequence];
         const size_t h = i % groups, n_heads = a->heads.n_heads;
+        n = groups == 1 ? tiles_together(t, end - i) : 1;
+        const size_t stop = t[n - 1].end;
         const struct zq_attend args = {
             .qkv = a->qkv + s->row * a->ld_qkv, .ld = a->ld_qkv, .n_tokens = s->n_tokens, .position = s->position, .n_keys = s->n_keys,
             .window = a->window, .causal = a->causal, .scale = a->scale, .heads = a->heads, .kv = s->kv,
             .out = w->out.f + s->row * w->out.ld, .ld_out = w->out.ld,
             .scratch = w->ops->scratch + (size_t)thread * w->ops->thread_floats,
         };
-        w->ops->kernels->attend(&args, t->begin, t->end, n_heads * h / groups, n_heads * (h + 1) / groups);
-        if (groups == 1 && w->forms.q) quantize_tokens(w, s->row + t->begin, t->end - t->begin);
+        w->ops->kernels->attend(&args, t->begin, stop, n_heads * h / groups, n_heads * (h + 1) / groups);
+        if (groups == 1 && w->forms.q) quantize_tokens(w, s->row + t->begin, stop - t->begin);
     }
 }
 

@@ -263,7 +263,7 @@ static void head_near_double(struct check *c, const struct zq_attend *a, size_t 
             want[d] += term;
             mass += fabs(term);
         }
-        const double sums = u * (2 * (double)a->n_keys + 4 * (double)a->n_keys / 64 + 20);
+        const double sums = u * (2 * (double)a->n_keys + 4 * (double)a->n_keys / 64 + 20); /* below 3 n_keys + 20 */
         bound[d] = mass * (1 + lost) * (2 * expm1(2 * error) + sums + lost) + (bf16 ? 0x1p-126 * (double)(a->n_keys + 2) : 1e-37);
     }
     check_near(c, got, want, bound, dim, "against double");

@@ -92,7 +92,8 @@ ZQ_INLINE void score_pairs(const struct zq_attend *a, struct query *queries, con
 }
 
 /* o[d ..] += p . v over the pairs of keys [begin, end) for n queries, whose weights lie at p. */
-ZQ_INLINE void mix_pairs(struct query *queries, const pair *p, size_t n, size_t n_vecs, const pair *values, size_t ld, size_t begin, size_t end, size_t d)
+ZQ_INLINE void mix_pairs(struct query *queries, const pair *p, size_t n, size_t n_vecs, const pair *values, size_t ld, size_t begin, size_t end,
+                         size_t d)
 {
     const pair *row[T_MANY];
     vec o[T_MANY * V_MANY];

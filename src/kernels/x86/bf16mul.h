@@ -4,7 +4,7 @@
  *   begin_products(), end_products()   around all of one call
  *   fill_slots()       is called with the names of its kernels
  *
- * Float weights are packed as pairs (pairs.h): tiles of ROWS output rows, [n_cols / 2][ROWS] pairs, columns padded with zeros to a multiple of STEP_COLS.
+ * Float weights are packed as pairs (pairs.h): tiles of ROWS rows, [n_cols / 2][ROWS] pairs, columns padded with zeros to a multiple of STEP_COLS.
  * Codes are packed as floatmul.inc packs them, which keeps them small in memory and serves few tokens, and become pairs strip by strip of
  * columns, in the first-level cache, for all tokens of a block. Tokens become pairs once for all rows of a call. */
 #ifndef ZQ_KERNELS_X86_BF16MUL_H
