@@ -4,8 +4,8 @@
 
 A step: forward through rounded weights and INT8 tokens, mean squared error to the original's output, backward (straight through the rounding), AdamW,
 and new codes. PyTorch's is written as its users write it: fake quantization as an autograd function, scaled_dot_product_attention, fused
-AdamW; FP32, and autocast to BF16. Each round runs the three one after the other; printed are the medians over all steps, and ratios of medians
-with the least and the largest of a round's.
+AdamW; FP32, beside ours with FP32 products, and autocast to BF16, beside ours with --math fast. Each round runs all one after the other; printed
+are the medians over all steps, and ratios of medians with the least and the largest of a round's.
 """
 import argparse
 import json
@@ -93,15 +93,17 @@ def main():
     step = make_peer(args)
     ours = [args.ours, "--steps", str(args.steps), "--batch", str(args.batch), "--length", str(args.length), "--threads", str(args.threads)]
     peers = args.peers.split(",")
-    names = {"ours": "ours, FP32 products"} | {name: {"fp32": "PyTorch FP32", "bf16": "PyTorch, BF16 autocast"}[name] for name in peers}
+    beside = {"fp32": "exact", "bf16": "fast"}
+    titles = {"exact": "ours, FP32 products", "fp32": "PyTorch FP32", "fast": "ours, --math fast", "bf16": "PyTorch, BF16 autocast"}
+    names = {name: titles[name] for peer in peers for name in (beside[peer], peer)}
     seconds = {name: [] for name in names}
     for name in peers:
         step(name == "bf16")
     for i in range(args.rounds):
-        lines = subprocess.run(ours, check=True, capture_output=True, text=True).stdout.split()
-        seconds["ours"].append([float(line) for line in lines])
         for name in peers:
             times = []
+            lines = subprocess.run([*ours, "--math", beside[name]], check=True, capture_output=True, text=True).stdout.split()
+            seconds[beside[name]].append([float(line) for line in lines])
             for _ in range(args.steps):
                 start = time.perf_counter()
                 step(name == "bf16")
@@ -109,9 +111,9 @@ def main():
             seconds[name].append(times)
         print(f"round {i + 1}:", *(f"{name} {statistics.median(rounds[-1]):.3f} s" for name, rounds in seconds.items()), file=sys.stderr, flush=True)
     medians = {name: statistics.median(t for times in rounds for t in times) for name, rounds in seconds.items()}
-    ratios = {name: [statistics.median(a) / statistics.median(b) for a, b in zip(seconds[name], seconds["ours"])] for name in peers}
+    ratios = {name: [statistics.median(a) / statistics.median(b) for a, b in zip(seconds[name], seconds[beside[name]])] for name in peers}
     result = {"work": f"step of a block, {args.batch}x{args.length} tokens", "threads": args.threads, "rounds": args.rounds,
-              "median_s": medians, "ratio": {name: medians[name] / medians["ours"] for name in ratios},
+              "median_s": medians, "ratio": {name: medians[name] / medians[beside[name]] for name in ratios},
               "ratio_least": {name: min(r) for name, r in ratios.items()}, "ratio_most": {name: max(r) for name, r in ratios.items()}}
     if args.json:
         json.dump(result, sys.stdout)

@@ -418,7 +418,8 @@ typedef struct zq_quantize_options {
                               * resume; 0: no bound */
     const char *device;      /* where "paper" and "full" train: as in zq_open_options. All else is computed here. The device that begins a job
                               * must also resume it: its float sums are its own */
-    zq_math math;            /* of that training: ZQ_MATH_FAST lets the device's tensor cores read numbers as TF32 */
+    zq_math math;            /* of that training: ZQ_MATH_FAST lets its products read numbers as BF16, if this processor has units for that, or
+                              * on a device as TF32. What judges a block here multiplies in F32 in any case */
     uint64_t memory_bytes;   /* bound on resident memory; 0: none given */
     int n_threads;
     bool dry_run;            /* plan only: nothing is written */

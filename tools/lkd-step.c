@@ -1,7 +1,9 @@
 /* lkd-step: seconds of training steps of one block, for bench/lkd_peer.py. A step is all that `--lkd paper` does in one: a batch is gathered, the
  * student's forward pass through rounded weights and INT8 tokens, the loss, the backward pass, AdamW, and new codes.
  *
- *     lkd-step [--steps N] [--batch N] [--length T] [--threads N] [--scheme S]      defaults: 3 steps, 8 x 512 tokens, all cores, w8a8
+ *     lkd-step [--steps N] [--batch N] [--length T] [--threads N] [--scheme S] [--math exact|fast]
+ *
+ * Defaults: 3 steps, 8 x 512 tokens, all cores, w8a8, exact.
  *
  * The block is one of GPT-2's (124M: width 768, 12 heads, 3072 in the feed-forward part) with random weights. Prints the seconds of each step, one
  * a line; the first, which touches memory, is left out. */
@@ -19,7 +21,7 @@
 struct arguments {
     size_t steps, batch, length;
     int n_threads;
-    const char *scheme;
+    const char *scheme, *math;
 };
 
 static bool read_arguments(struct arguments *a, int argc, char **argv)
@@ -32,8 +34,10 @@ static bool read_arguments(struct arguments *a, int argc, char **argv)
         else if (!strcmp(argv[i], "--length")) a->length = n;
         else if (!strcmp(argv[i], "--threads")) a->n_threads = (int)n;
         else if (!strcmp(argv[i], "--scheme")) a->scheme = value;
+        else if (!strcmp(argv[i], "--math")) a->math = value;
         else return false;
     }
+    if (strcmp(a->math, "exact") && strcmp(a->math, "fast")) return false;
     return a->steps && a->batch && a->batch < 1024 && a->length && a->length <= 1024 && a->n_threads > 0 && a->n_threads < 1024;
 }
 
@@ -45,7 +49,7 @@ static zq_status make_block(struct zq_student **s, const struct arguments *a, zq
         .norm = arch->norm, .activation = ZQ_ACT_GELU_TANH, .norm_eps = 1e-5,
     };
     struct zq_student_options o = {.config = &c, .max_sequences = a->batch, .max_length = a->length, .max_tokens = a->batch * a->length,
-                                   .trains = true, .adam = true, .n_threads = a->n_threads};
+                                   .trains = true, .adam = true, .n_threads = a->n_threads, .fast = !strcmp(a->math, "fast")};
     struct zq_recipe recipe;
     zq_status st = zq_recipe_parse(&recipe, a->scheme, (struct zq_grouping){0}, err);
     for (int r = 0; !st && r < ZQ_N_LINEARS; r++)
@@ -81,11 +85,11 @@ static zq_status time_steps(struct zq_student *s, const struct arguments *a, zq_
 
 int main(int argc, char **argv)
 {
-    struct arguments a = {3, 8, 512, zq_available_cores(), "w8a8"};
+    struct arguments a = {3, 8, 512, zq_available_cores(), "w8a8", "exact"};
     struct zq_student *s = NULL;
     zq_error err = {0};
     if (!read_arguments(&a, argc, argv)) {
-        fprintf(stderr, "usage: lkd-step [--steps N] [--batch N] [--length T] [--threads N] [--scheme S]\n");
+        fprintf(stderr, "usage: lkd-step [--steps N] [--batch N] [--length T] [--threads N] [--scheme S] [--math exact|fast]\n");
         return 2;
     }
     zq_status st = make_block(&s, &a, &err);

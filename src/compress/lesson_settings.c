@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "compress/samples.h"
+#include "distill/matmul.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -35,16 +36,16 @@ static zq_status find_method(const struct zq_method **out, const zq_quantize_opt
 /* Who trains may do so on a device. */
 static zq_status settle_device(struct zq_lesson_settings *out, const zq_quantize_options *o, const struct zq_config *config, zq_error *err)
 {
-    const bool here = zq_device_is_processor(o->device);
-    if (o->math != ZQ_MATH_EXACT && here) return zq_fail(err, ZQ_EINVAL, "--math fast is for training on a GPU: it needs --device");
+    const bool here = zq_device_is_processor(o->device), trains = out->method && out->method->trains;
+    if (o->math != ZQ_MATH_EXACT && !trains) return zq_fail(err, ZQ_EINVAL, "--math fast is for methods of distillation that train, paper and full");
+    out->solve.fast = o->math == ZQ_MATH_FAST;
     if (here) return ZQ_OK;
-    if (!out->method || !out->method->trains)
+    if (!trains)
         return zq_fail(err, ZQ_EINVAL, "--device %s is for methods of distillation that train, paper and full: all else is computed on the processor",
                        o->device);
     if (config->head_dim > ZQ_TRAINING_HEAD_DIM)
         return zq_fail(err, ZQ_EUNSUPPORTED, "heads of %zu values: training on a GPU takes up to %d", config->head_dim, (int)ZQ_TRAINING_HEAD_DIM);
     out->device = o->device;
-    out->solve.fast = o->math == ZQ_MATH_FAST;
     return ZQ_OK;
 }
 
@@ -94,10 +95,20 @@ zq_status zq_lesson_describe(json_t *options, const struct zq_lesson_settings *s
                              "rate", s->solve.rate, "loss", s->solve.loss == ZQ_LOSS_KL ? "kl" : "mse", "holdout", s->solve.holdout, "seed",
                              (json_int_t)s->solve.seed);
     bool ok = more && !json_object_update(options, more);
+    if (ok && (s->solve.fast || s->device)) ok = !json_object_set_new(options, "math", json_string(s->solve.fast ? "fast" : "exact"));
     if (ok && s->budget_s > 0) ok = !json_object_set_new(options, "time_budget_s", json_real(s->budget_s));
     json_decref(data);
     json_decref(more);
     return ok ? ZQ_OK : zq_fail(err, ZQ_ENOMEM, "no memory for the options of distillation");
+}
+
+/* --math fast on this processor. */
+static zq_status remark_fast(struct zq_plan *plan, zq_error *err)
+{
+    zq_matmul_fn *kernel;
+    zq_status st = zq_matmul_find(&kernel, err);
+    if (st || kernel) return st;
+    return zq_remark(&plan->remarks, err, "this processor has no units for BF16 products: training is that of --math exact");
 }
 
 zq_status zq_lesson_device(struct zq_device **device, struct zq_plan *plan, zq_error *err)
@@ -105,15 +116,15 @@ zq_status zq_lesson_device(struct zq_device **device, struct zq_plan *plan, zq_e
     struct zq_lesson_settings *set = &plan->lesson;
     char text[256];
     zq_status st = zq_device_open(device, set->device, err);
-    if (st || !*device) return st;
+    if (st) return st;
+    if (!*device) return set->solve.fast ? remark_fast(plan, err) : ZQ_OK;
     const struct zq_plugin *plugin = (*device)->plugin;
     struct zq_queue *queue = (*device)->queue;
     set->solve.trainer = (struct zq_trainer){plugin->training(queue), queue};
     if (!set->solve.trainer.ops)
         return zq_fail(err, ZQ_EUNSUPPORTED, "device %s: training needs NVIDIA's library libcublasLt.so, which cannot be opened", set->device);
     plugin->describe(queue, text, sizeof text);
-    if (json_object_set_new(plan->options, "device", json_string(text)) ||
-        json_object_set_new(plan->options, "math", json_string(set->solve.fast ? "fast" : "exact")))
+    if (json_object_set_new(plan->options, "device", json_string(text)))
         return zq_fail(err, ZQ_ENOMEM, "no memory for the options of distillation");
     return zq_remark(&plan->remarks, err, "blocks are trained on %s: its memory and time are in no estimate, and --resume needs the same device",
                      text);

@@ -143,10 +143,16 @@ static struct head head_of(const struct zq_attention_pass *a, size_t row, size_t
     };
 }
 
+static void multiply(const struct zq_attention_pass *a, const struct zq_matmul *p)
+{
+    if (a->product) a->product(p);
+    else zq_matmul_serial(p);
+}
+
 static void probabilities(const struct zq_attention_pass *a, const struct head *h, struct block b, float *p)
 {
     const size_t n_keys = b.last - b.first;
-    zq_matmul_serial(&(struct zq_matmul){
+    multiply(a, &(struct zq_matmul){
         .m = b.end - b.begin, .n = n_keys, .k = h->n, .alpha = a->scale, .a = h->q + b.begin * h->ld, .lda = h->ld,
         .b = h->k + b.first * h->ld, .ldb = h->ld, .turn_b = true, .c = p, .ldc = n_keys,
     });
@@ -163,7 +169,7 @@ static void attend_head(const struct zq_attention_pass *a, size_t sequence, size
         const struct block b = block_at(a, begin, length);
         const size_t n_keys = b.last - b.first;
         probabilities(a, &head, b, p);
-        zq_matmul_serial(&(struct zq_matmul){
+        multiply(a, &(struct zq_matmul){
             .m = b.end - b.begin, .n = head.n, .k = n_keys, .alpha = 1, .a = p, .lda = n_keys, .b = head.v + b.first * head.ld, .ldb = head.ld,
             .c = a->attended + (row + begin) * ld + h * head.n, .ldc = ld,
         });
@@ -211,20 +217,20 @@ static void back_block(const struct zq_attention_pass *a, const struct head *h, 
     const size_t n_queries = b.end - b.begin, n_keys = b.last - b.first, ld_out = a->heads.n_heads * a->heads.head_dim;
     float *dp = p + BLOCK * a->max_length;
     probabilities(a, h, b, p);
-    zq_matmul_serial(&(struct zq_matmul){ /* d.v += p^T dout */
+    multiply(a, &(struct zq_matmul){ /* d.v += p^T dout */
         .m = n_keys, .n = h->n, .k = n_queries, .alpha = 1, .a = p, .lda = n_keys, .turn_a = true, .b = dout, .ldb = ld_out,
         .c = d.v + b.first * h->ld, .ldc = h->ld, .add = true,
     });
-    zq_matmul_serial(&(struct zq_matmul){ /* dp = dout v^T */
+    multiply(a, &(struct zq_matmul){ /* dp = dout v^T */
         .m = n_queries, .n = n_keys, .k = h->n, .alpha = 1, .a = dout, .lda = ld_out, .b = h->v + b.first * h->ld, .ldb = h->ld, .turn_b = true,
         .c = dp, .ldc = n_keys,
     });
     softmax_back(p, dp, n_queries, n_keys);
-    zq_matmul_serial(&(struct zq_matmul){ /* d.q = scale dp k */
+    multiply(a, &(struct zq_matmul){ /* d.q = scale dp k */
         .m = n_queries, .n = h->n, .k = n_keys, .alpha = a->scale, .a = dp, .lda = n_keys, .b = h->k + b.first * h->ld, .ldb = h->ld,
         .c = d.q + b.begin * h->ld, .ldc = h->ld,
     });
-    zq_matmul_serial(&(struct zq_matmul){ /* d.k += scale dp^T q */
+    multiply(a, &(struct zq_matmul){ /* d.k += scale dp^T q */
         .m = n_keys, .n = h->n, .k = n_queries, .alpha = a->scale, .a = dp, .lda = n_keys, .turn_a = true, .b = h->q + b.begin * h->ld,
         .ldb = h->ld, .c = d.k + b.first * h->ld, .ldc = h->ld, .add = true,
     });

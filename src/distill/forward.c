@@ -32,7 +32,7 @@ struct zq_attention_pass zq_student_attention(const struct zq_student *s)
     const struct zq_config *c = &s->config;
     return (struct zq_attention_pass){
         .heads = s->heads, .rotary = {s->cos, s->sin, c->n_rotated, c->arch->positions == ZQ_POS_ROTARY_PAIRS},
-        .causal = c->arch->causal, .window = c->window, .scale = s->score_scale,
+        .causal = c->arch->causal, .window = c->window, .scale = s->score_scale, .fast = s->fast,
         .n_sequences = s->n_sequences, .n_tokens = s->n_tokens, .max_length = s->max_length,
         .begins = s->there, .positions = s->there + s->max_sequences + 1,
         .qkv = s->qkv, .ld = s->ld_qkv, .attended = s->attended, .stats = s->attention_stats,

@@ -86,8 +86,10 @@ double zq_lkd_judge(const struct zq_lkd *run)
 {
     struct zq_student *s = run->s;
     const size_t first = run->n_held ? run->samples.n - run->n_held : 0, n_values = values_of(run);
+    const bool fast = s->fast;
     double total = 0;
     if (run->diverged) return INFINITY;
+    s->fast = fast && s->ops->on_device;
     for (size_t i = first; i < run->samples.n; i += run->options.batch) {
         const size_t n = run->samples.n - i < run->options.batch ? run->samples.n - i : run->options.batch;
         zq_student_forward_even(s, run->samples.x + i * n_values, n, run->samples.length, true, s->batch_out);
@@ -95,6 +97,7 @@ double zq_lkd_judge(const struct zq_lkd *run)
         total += zq_student_loss(s, &loss) * (double)n;
         drop(run, i * n_values, n * n_values);
     }
+    s->fast = fast;
     return total / (double)(run->samples.n - first);
 }
 

@@ -47,7 +47,7 @@ void zq_matmul_serial(const struct zq_matmul *p)
 #endif
 
 /* Parts of the longer side: sixteen, but none so thin that packing the other operand anew for each part shows in the time. */
-enum { PARTS = 16, SMALLEST_PART = 128 };
+enum { PARTS = 8, SMALLEST_PART = 128 };
 
 static size_t part_length(size_t n)
 {
@@ -82,4 +82,61 @@ void zq_matmul_run(int n_threads, const struct zq_matmul *p)
     struct zq_matmul work = *p;
     const size_t n = p->m >= p->n ? p->m : p->n;
     zq_parallel(n_threads, n, part_length(n), multiply_range, &work);
+}
+
+/* ---- by a kernel -------------------------------------------------------------------------------------------------- */
+
+zq_status zq_matmul_find(zq_matmul_fn **out, zq_error *err)
+{
+    struct zq_kernels k;
+    unsigned levels;
+    *out = NULL;
+    zq_status st = zq_levels_detect(&levels, err);
+    if (st) return st;
+    zq_kernels_init(&k, levels);
+    zq_kernels_fast(&k);
+    *out = k.matmul;
+    return ZQ_OK;
+}
+
+/* Parts of c: blocks of rows times blocks of columns. A part packs its share of a once and of b once. */
+struct grid {
+    zq_matmul_fn *kernel;
+    const struct zq_matmul *p;
+    size_t n_rows, n_cols; /* of a part */
+    size_t n_across;       /* parts side by side */
+};
+
+enum { GRID_ROWS = 240, GRID_COLS = 384, GRID_STEP = 64 };
+
+/* The length of parts of n that are about equal and at most `most` long. */
+static size_t even_length(size_t n, size_t most)
+{
+    const size_t n_parts = (n + most - 1) / most;
+    return (n + n_parts - 1) / n_parts;
+}
+
+static void multiply_parts(void *work, size_t begin, size_t end, int thread)
+{
+    (void)thread;
+    const struct grid *g = work;
+    for (size_t i = begin; i < end; i++) {
+        struct zq_matmul part = *g->p;
+        const size_t row = i / g->n_across * g->n_rows, col = i % g->n_across * g->n_cols;
+        part.m = part.m - row < g->n_rows ? part.m - row : g->n_rows;
+        part.n = part.n - col < g->n_cols ? part.n - col : g->n_cols;
+        part.a += part.turn_a ? row : row * part.lda;
+        part.b += part.turn_b ? col * part.ldb : col;
+        part.c += row * part.ldc + col;
+        g->kernel(&part);
+    }
+}
+
+void zq_matmul_run_by(zq_matmul_fn *kernel, int n_threads, const struct zq_matmul *p)
+{
+    if (!p->m || !p->n) return;
+    struct grid g = {kernel, p, even_length(p->m, GRID_ROWS), even_length(p->n, GRID_COLS), 0};
+    g.n_cols = (g.n_cols + GRID_STEP - 1) / GRID_STEP * GRID_STEP;
+    g.n_across = (p->n + g.n_cols - 1) / g.n_cols;
+    zq_parallel(n_threads, (p->m + g.n_rows - 1) / g.n_rows * g.n_across, 1, multiply_parts, &g);
 }

@@ -1,7 +1,7 @@
 /* The table of training's operators on this processor: what the files of this folder offer, under the names of kernels/training.h. */
 #include "distill/processor.h"
 
-#include "base/alloc.h"
+#include "base/arena.h"
 #include "base/threads.h"
 #include "distill/activation.h"
 #include "distill/attention.h"
@@ -18,7 +18,13 @@ static int threads(void *self) { return ((const struct zq_processor *)self)->n_t
 
 /* ---- memory --------------------------------------------------------------------------------------------------------- */
 
-static void *alloc(void *self, size_t n_bytes) { return (void)self, zq_alloc_zero(n_bytes); }
+/* Huge pages: products read columns of rows that lie kilobytes apart. */
+static void *alloc(void *self, size_t n_bytes)
+{
+    (void)self;
+    void *p = zq_alloc_pages(n_bytes);
+    return p ? memset(p, 0, n_bytes) : NULL;
+}
 static void release(void *self, void *p) { (void)self, zq_free(p); }
 static void copy(void *self, void *to, const void *from, size_t n_bytes) { (void)self, memcpy(to, from, n_bytes); }
 static void clear(void *self, void *to, size_t n_bytes) { (void)self, memset(to, 0, n_bytes); }
@@ -56,7 +62,12 @@ static void scale(void *self, float *x, float by, size_t n)
     for (size_t i = 0; i < n; i++) x[i] *= by;
 }
 
-static void product(void *self, const struct zq_matmul *a) { zq_matmul_run(threads(self), a); }
+static void product(void *self, const struct zq_matmul *a)
+{
+    const struct zq_processor *p = self;
+    if (a->fast && p->fast) zq_matmul_run_by(p->fast, p->n_threads, a);
+    else zq_matmul_run(p->n_threads, a);
+}
 
 static void column_sums(void *self, const float *x, size_t ld, size_t n_rows, size_t n, float *out)
 {
@@ -83,13 +94,17 @@ size_t zq_processor_floats(size_t max_length, size_t n_cols)
 static void attend(void *self, const struct zq_attention_pass *a)
 {
     const struct zq_processor *p = self;
-    zq_attention_forward(a, p->n_threads, p->scratch, p->thread_floats);
+    struct zq_attention_pass pass = *a;
+    pass.product = a->fast ? p->fast : NULL;
+    zq_attention_forward(&pass, p->n_threads, p->scratch, p->thread_floats);
 }
 
 static void attend_back(void *self, const struct zq_attention_pass *a)
 {
     const struct zq_processor *p = self;
-    zq_attention_backward(a, p->n_threads, p->scratch, p->thread_floats);
+    struct zq_attention_pass pass = *a;
+    pass.product = a->fast ? p->fast : NULL;
+    zq_attention_backward(&pass, p->n_threads, p->scratch, p->thread_floats);
 }
 
 static void fake_tokens(void *self, const float *x, float *out, size_t n_tokens, size_t n)

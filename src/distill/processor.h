@@ -9,6 +9,7 @@ struct zq_processor {
     int n_threads;
     float *scratch; /* [n_threads, thread_floats] */
     size_t thread_floats;
+    zq_matmul_fn *fast; /* for products that may be fast: struct zq_kernels. NULL: none are */
 };
 extern const struct zq_training_ops zq_processor_ops;
 

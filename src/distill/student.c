@@ -6,6 +6,7 @@
 #include "base/carve.h"
 #include "base/threads.h"
 #include "distill/loss.h"
+#include "distill/matmul.h"
 #include "model/modules.h"
 #include "model/session.h"
 
@@ -240,8 +241,10 @@ zq_status zq_student_create(struct zq_student **out, const struct zq_student_opt
         zq_student_free(s);
         return zq_fail(err, ZQ_ENOMEM, "no memory to train a block: %zu bytes%s", n_bytes, options->trainer.ops ? " of the device" : "");
     }
-    *out = s;
-    return ZQ_OK;
+    st = zq_matmul_find(&s->processor.fast, err);
+    if (st) zq_student_free(s);
+    else *out = s;
+    return st;
 }
 
 void zq_student_free(struct zq_student *s)

@@ -19,7 +19,7 @@ struct zq_student_options {
     bool adam;            /* with trains: memory for lkd.h, two moments and a copy of every parameter and a batch */
     int n_threads;        /* >= 1 */
     struct zq_trainer trainer; /* where the block lies and its operators run; ops NULL: this processor */
-    bool fast;            /* struct zq_matmul */
+    bool fast;            /* products in training: struct zq_matmul */
 };
 
 /* A linear map. Rows are output channels, whatever the layout in the file. */
@@ -54,7 +54,7 @@ struct zq_student {
     void *self;            /* their first argument */
     struct zq_processor processor; /* that argument where they run here */
     int n_threads;
-    bool fast;
+    bool fast;             /* of the passes that follow */
     size_t max_sequences, max_length, max_tokens;
     bool trains, adam;
     struct zq_heads heads;

@@ -187,9 +187,18 @@ struct zq_attend {
 
 /* ---- the table ---------------------------------------------------------------------------------------------------- */
 
+struct zq_matmul;
+typedef void zq_matmul_fn(const struct zq_matmul *p);
+
 struct zq_kernels {
     unsigned levels; /* the mask it was filled with */
     bool bf16;       /* the a16 slots hold BF16 products */
+
+    /* For training: struct zq_matmul of training.h, with bf(alpha a) and bf(b) in place of alpha a and b. Sums are of F32, in an order that is the
+     * level's but the same for every part of c. With S the sum of |bf(alpha a) bf(b)| over k, within
+     *     1.01 * 2^-24 * (k + 8) * (S + |c|) + 2^-126 * (1 + sum_k (1 + |bf(alpha a)| + |bf(b)|))
+     * of the same formula without rounding. NULL but for what zq_kernels_fast() finds units for. */
+    zq_matmul_fn *matmul;
 
     /* rows [begin, end) */
     void (*norm)(const struct zq_norm *a, size_t begin, size_t end);

@@ -23,7 +23,7 @@ struct zq_matmul {
     float *c;
     size_t ldc;
     bool add;
-    bool fast; /* devices only: tensor cores may read a and b as TF32 (10 bits of mantissa); sums stay F32 */
+    bool fast; /* a and b may be read as less than F32: TF32 on a device (10 bits of mantissa), BF16 here (7). Sums stay F32 */
 };
 
 /* out [n_rows, ld] = bias (+ residual [n_rows, n], which may be out with ld n): what a product is added to. */
@@ -67,6 +67,8 @@ struct zq_attention_pass {
     bool causal;
     size_t window;             /* 0: none */
     float scale;               /* of scores */
+    bool fast;                 /* struct zq_matmul; on a device the same as without */
+    zq_matmul_fn *product;     /* this processor's own: of fast products */
     size_t n_sequences, n_tokens, max_length; /* max_length: of any sequence that may come */
     const uint32_t *begins;    /* [n_sequences + 1] first token of each, then n_tokens */
     const uint32_t *positions; /* [n_tokens] in its sequence */

@@ -53,9 +53,12 @@ distil killed --resume || fail "--resume on a finished output"
 grep -q "seed is 0 there, 1 here" "$work/err" || fail "the sentence names no seed: $(cat "$work/err")"
 
 # every block is at least as good on the held-out samples as round-to-nearest
-awk '/"before"/ { gsub(/,/, ""); before = $2 } /"after"/ { gsub(/,/, ""); after = $2 } /"layer"/ { n++ }
-     /"before"|"after"/ && before != "" && after != "" { if (after > before) bad++; if (after < before) good++; before = after = "" }
-     END { exit !(n == 6 && good && !bad) }' "$work/whole/zq-report.json" || fail "blocks in zq-report.json"
+never_worse() {
+    awk '/"before"/ { gsub(/,/, ""); before = $2 } /"after"/ { gsub(/,/, ""); after = $2 } /"layer"/ { n++ }
+         /"before"|"after"/ && before != "" && after != "" { if (after > before) bad++; if (after < before) good++; before = after = "" }
+         END { exit !(n == 6 && good && !bad) }' "$work/$1/zq-report.json" || fail "blocks in zq-report.json of $1"
+}
+never_worse whole
 "$zq" quantize $model -o "$work/nearest" --scheme w4/8a8 --group rows:4 --quiet
 cmp -s "$work/nearest/model-00001-of-00001.safetensors" "$work/whole/model-00002-of-00007.safetensors" && fail "nothing was learned"
 
@@ -78,6 +81,24 @@ if ! sanitized; then
     distil wild "${trained[@]}" --lr 0.5 || fail "--lkd full --lr 0.5"
     for file in "$work/closed"/*.safetensors; do cmp "$file" "$work/wild/${file##*/}" || fail "a bad rate left its mark"; done
     [ "$(grep -c '"fell_back": true' "$work/wild/zq-report.json")" = 6 ] || fail "a bad rate is not told of"
+fi
+
+# --math fast: products of training in BF16 where there are units for them, else those of exact
+tensors_differ() { for file in "$work/$1"/*.safetensors; do cmp -s "$file" "$work/$2/${file##*/}" || return 0; done; return 1; }
+if ! sanitized; then
+    for method in paper full; do
+        [ $method = paper ] && exact=whole || exact=full
+        distil fast-$method --lkd $method --iters 3 --math fast --threads 2 || fail "--lkd $method --math fast"
+        distil fast-$method-alone --lkd $method --iters 3 --math fast --threads 1 || fail "--lkd $method --math fast on one thread"
+        same "$work/fast-$method" "$work/fast-$method-alone" > "$work/diff" || { cat "$work/diff"; fail "threads change the output of --math fast"; }
+        never_worse fast-$method
+        [ $method = paper ] && continue
+        if grep -q avx512_bf16 /proc/cpuinfo; then tensors_differ $exact fast-$method || fail "--math fast changes nothing"; fi
+        ZQ_ISA=avx2 distil plain-$method --lkd $method --iters 3 --math fast 2> "$work/err" || fail "--math fast without BF16"
+        tensors_differ $exact plain-$method && fail "--math fast without BF16 is not exact"
+    done
+    ZQ_ISA=avx2 "$zq" quantize $model -o "$work/planned" "${settings[@]}" --math fast --dry-run > "$work/plan"
+    grep -q "no units for BF16" "$work/plan" || fail "the plan does not say that --math fast changes nothing"
 fi
 
 # few bits: a directory that only this program reads, every method makes one, and it is better than it was

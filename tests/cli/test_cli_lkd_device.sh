@@ -12,8 +12,8 @@ quantize refused --method gptq --device cuda
 expect_error "a method alone" 2 "paper and full"
 quantize refused --device cuda
 expect_error "no distillation" 2 "paper and full"
-quantize refused --lkd full --math fast
-expect_error "fast products of the processor" 2 "it needs --device"
+quantize refused --lkd fast --math fast
+expect_error "fast products, and nothing to train" 2 "paper and full"
 quantize refused --lkd full --device cuda:x
 expect_error "unknown device" 2 "cuda:x"
 run env CUDA_VISIBLE_DEVICES= "$zq" quantize "$tmp/model" -o "$tmp/refused" "${settings[@]}" --lkd full --device cuda

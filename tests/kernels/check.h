@@ -61,6 +61,8 @@ void check_gemm_w8_bf16(struct check *c);
 void check_gemm_w4_bf16(struct check *c);
 void check_gemm_f32_bf16(struct check *c);
 void check_attend_bf16(struct check *c);
+/* The slot that only they fill. */
+void check_matmul_bf16(struct check *c);
 
 /* ---- timing ---- */
 
@@ -95,6 +97,7 @@ void bench_gemm_w8_bf16(struct bench *b);
 void bench_gemm_w4_bf16(struct bench *b);
 void bench_gemm_f32_bf16(struct bench *b);
 void bench_attend_bf16(struct bench *b);
+void bench_matmul_bf16(struct bench *b);
 
 /* Median seconds of one call of fn on parts of [0, n) that are multiples of grain, on all threads: their processor time while in
  * fn, divided by their number. */

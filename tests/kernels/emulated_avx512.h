@@ -29,6 +29,10 @@ EMULATED_BINARY(mul_ps, emulated_floats, _mm256_mul_ps)
 EMULATED_BINARY(div_ps, emulated_floats, _mm256_div_ps)
 EMULATED_BINARY(max_ps, emulated_floats, _mm256_max_ps)
 EMULATED_BINARY(min_ps, emulated_floats, _mm256_min_ps)
+EMULATED_BINARY(unpacklo_epi32, emulated_ints, _mm256_unpacklo_epi32)
+EMULATED_BINARY(unpackhi_epi32, emulated_ints, _mm256_unpackhi_epi32)
+EMULATED_BINARY(unpacklo_epi64, emulated_ints, _mm256_unpacklo_epi64)
+EMULATED_BINARY(unpackhi_epi64, emulated_ints, _mm256_unpackhi_epi64)
 EMULATED_UNARY(cvtepi32_ps, emulated_floats, emulated_ints, _mm256_cvtepi32_ps)
 EMULATED_UNARY(cvtps_epi32, emulated_ints, emulated_floats, _mm256_cvtps_epi32)
 EMULATED_UNARY(castsi512_ps, emulated_floats, emulated_ints, _mm256_castsi256_ps)
@@ -52,6 +56,17 @@ EMULATED emulated_floats emulated_abs_ps(emulated_floats a)
 {
     const __m256 sign = _mm256_set1_ps(-0.0f);
     return (emulated_floats){_mm256_andnot_ps(sign, a.low), _mm256_andnot_ps(sign, a.high)};
+}
+
+/* Two quarters of a, then two of b, each chosen by two bits. */
+EMULATED emulated_ints emulated_shuffle_i32x4(emulated_ints a, emulated_ints b, unsigned which)
+{
+    __m128i from[8], to[4];
+    memcpy(from, &a, sizeof a);
+    memcpy(from + 4, &b, sizeof b);
+    for (unsigned i = 0; i < 4; i++) to[i] = from[(i < 2 ? 0 : 4) + (which >> 2 * i & 3)];
+    memcpy(&a, to, sizeof a);
+    return a;
 }
 
 /* a * 2^floor(b), rounded once */
@@ -215,6 +230,7 @@ EMULATED emulated_floats emulated_dpbf16_ps(emulated_floats sum, emulated_ints a
 #undef _mm512_roundscale_ps
 #undef _mm512_extractf32x8_ps
 #undef _mm512_srli_epi16
+#undef _mm512_shuffle_i32x4
 #undef _mm512_slli_epi32
 #define __m512 emulated_floats
 #define __m512i emulated_ints
@@ -253,6 +269,7 @@ EMULATED emulated_floats emulated_dpbf16_ps(emulated_floats sum, emulated_ints a
 #define _mm512_permutexvar_epi16 emulated_permutexvar_epi16
 #define _mm512_roundscale_ps(a, how) ((emulated_floats){_mm256_round_ps((a).low, how), _mm256_round_ps((a).high, how)})
 #define _mm512_scalef_ps emulated_scalef_ps
+#define _mm512_shuffle_i32x4 emulated_shuffle_i32x4
 #define _mm512_set1_epi32 emulated_set1_epi32
 #define _mm512_set1_epi8 emulated_set1_epi8
 #define _mm512_set1_ps emulated_set1_ps
@@ -264,5 +281,9 @@ EMULATED emulated_floats emulated_dpbf16_ps(emulated_floats sum, emulated_ints a
 #define _mm512_storeu_si512 emulated_storeu_si512
 #define _mm512_sub_epi32 emulated_sub_epi32
 #define _mm512_sub_ps emulated_sub_ps
+#define _mm512_unpackhi_epi32 emulated_unpackhi_epi32
+#define _mm512_unpackhi_epi64 emulated_unpackhi_epi64
+#define _mm512_unpacklo_epi32 emulated_unpacklo_epi32
+#define _mm512_unpacklo_epi64 emulated_unpacklo_epi64
 
 #endif

@@ -5,7 +5,7 @@
 
 enum { TILE_TOKENS = 16, TOKENS_STEP = TILE_TOKENS };
 
-#include "kernels/x86/bf16mul.h"
+#include "kernels/x86/bf16matmul.h"
 
 enum { HALF = ROWS / 2, TILE_PAIRS = STEP_COLS / 2 };
 
@@ -23,4 +23,5 @@ static void end_products(void) { _tile_release(); }
 void zq_bf16mul_amx(struct zq_kernels *k)
 {
     fill_slots(k, "gemm_f32_bf16_amx", "gemm_w8_bf16_amx", "gemm_w4_bf16_amx");
+    k->matmul = matmul_bf16;
 }

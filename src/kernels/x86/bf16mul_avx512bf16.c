@@ -5,7 +5,7 @@
 
 enum { TOKENS_STEP = 1 };
 
-#include "kernels/x86/bf16mul.h"
+#include "kernels/x86/bf16matmul.h"
 
 ZQ_INLINE void add_tokens(float (*sums)[ROWS], const pair *x, size_t ld, size_t n_tokens, const pair *w, size_t n_pairs)
 {
@@ -34,4 +34,5 @@ static void end_products(void) {}
 void zq_bf16mul_avx512bf16(struct zq_kernels *k)
 {
     fill_slots(k, "gemm_f32_bf16_avx512bf16", "gemm_w8_bf16_avx512bf16", "gemm_w4_bf16_avx512bf16");
+    k->matmul = matmul_bf16;
 }
