@@ -49,7 +49,7 @@ static zq_status make_block(struct zq_student **s, const struct arguments *a, zq
         .norm = arch->norm, .activation = ZQ_ACT_GELU_TANH, .norm_eps = 1e-5,
     };
     struct zq_student_options o = {.config = &c, .max_sequences = a->batch, .max_length = a->length, .max_tokens = a->batch * a->length,
-                                   .trains = true, .adam = true, .n_threads = a->n_threads, .fast = !strcmp(a->math, "fast")};
+                                   .trains = true, .adam = true, .n_threads = a->n_threads};
     struct zq_recipe recipe;
     zq_status st = zq_recipe_parse(&recipe, a->scheme, (struct zq_grouping){0}, err);
     for (int r = 0; !st && r < ZQ_N_LINEARS; r++)
@@ -73,6 +73,7 @@ static zq_status time_steps(struct zq_student *s, const struct arguments *a, zq_
     const struct zq_lkd_options options = {.n_iterations = a->steps + 1, .batch = a->batch, .rate = 5e-6};
     struct zq_lkd run;
     zq_lkd_teach(s, &samples, a->batch, x + n_values);
+    zq_student_begin_training(s, !strcmp(a->math, "fast"));
     zq_status st = zq_lkd_begin(&run, s, &samples, &options, err);
     for (size_t i = 0; !st && i <= a->steps; i++) {
         const double start = zq_bench_clock();

@@ -3,7 +3,7 @@
 
 #include "base/alloc.h"
 #include "compress/samples.h"
-#include "distill/matmul.h"
+#include "distill/processor.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -95,7 +95,7 @@ zq_status zq_lesson_describe(json_t *options, const struct zq_lesson_settings *s
                              "rate", s->solve.rate, "loss", s->solve.loss == ZQ_LOSS_KL ? "kl" : "mse", "holdout", s->solve.holdout, "seed",
                              (json_int_t)s->solve.seed);
     bool ok = more && !json_object_update(options, more);
-    if (ok && (s->solve.fast || s->device)) ok = !json_object_set_new(options, "math", json_string(s->solve.fast ? "fast" : "exact"));
+    if (ok && s->solve.fast && !s->device) ok = !json_object_set_new(options, "math", json_string("fast"));
     if (ok && s->budget_s > 0) ok = !json_object_set_new(options, "time_budget_s", json_real(s->budget_s));
     json_decref(data);
     json_decref(more);
@@ -105,9 +105,9 @@ zq_status zq_lesson_describe(json_t *options, const struct zq_lesson_settings *s
 /* --math fast on this processor. */
 static zq_status remark_fast(struct zq_plan *plan, zq_error *err)
 {
-    zq_matmul_fn *kernel;
-    zq_status st = zq_matmul_find(&kernel, err);
-    if (st || kernel) return st;
+    struct zq_processor here;
+    zq_status st = zq_processor_kernels(&here, err);
+    if (st || here.kernels.matmul) return st;
     return zq_remark(&plan->remarks, err, "this processor has no units for BF16 products: training is that of --math exact");
 }
 
@@ -124,7 +124,8 @@ zq_status zq_lesson_device(struct zq_device **device, struct zq_plan *plan, zq_e
     if (!set->solve.trainer.ops)
         return zq_fail(err, ZQ_EUNSUPPORTED, "device %s: training needs NVIDIA's library libcublasLt.so, which cannot be opened", set->device);
     plugin->describe(queue, text, sizeof text);
-    if (json_object_set_new(plan->options, "device", json_string(text)))
+    if (json_object_set_new(plan->options, "device", json_string(text)) ||
+        json_object_set_new(plan->options, "math", json_string(set->solve.fast ? "fast" : "exact")))
         return zq_fail(err, ZQ_ENOMEM, "no memory for the options of distillation");
     return zq_remark(&plan->remarks, err, "blocks are trained on %s: its memory and time are in no estimate, and --resume needs the same device",
                      text);

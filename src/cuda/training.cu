@@ -179,6 +179,7 @@ const struct zq_training_ops *zq_queue_training(struct zq_queue *queue)
         true, alloc, release, upload, download, copy, clear, check,
         product, start, column_sums, norm, norm_back, activate, activate_back, attend, attend_back, fake_tokens, fake_weights, add_to, scale, loss,
         adamw, signsgd, begin_rounding, round_weights, slopes, keep_rounding, decode,
+        nullptr, nullptr, nullptr, /* products of codes are those of their values */
     };
     return ZQ_SIMULATED || zq_blas_there(queue) ? &ops : NULL;
 }

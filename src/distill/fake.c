@@ -5,6 +5,7 @@
 #include "base/threads.h"
 #include "quant/encode.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -57,7 +58,9 @@ static void weights_range(void *work, size_t begin, size_t end, int thread)
             atomic_store(&w->bad, true);
             return;
         }
-        decode(a->out + r * a->n_cols, codes, scales, a->n_cols, zq_spec_n_groups(a->layout->spec, a->n_cols));
+        const size_t n_groups = zq_spec_n_groups(a->layout->spec, a->n_cols);
+        decode(a->out + r * a->n_cols, codes, scales, a->n_cols, n_groups);
+        if (a->scales) memcpy(a->scales + r * n_groups, scales, n_groups * sizeof *scales);
     }
 }
 
@@ -74,28 +77,39 @@ struct tokens_work {
     const float *x;
     float *out, *scratch;
     size_t n, thread_floats;
+    int8_t *q;    /* [n_tokens, n], or NULL */
+    float *scale; /* [n_tokens], with q */
 };
 
 static void tokens_range(void *work, size_t begin, size_t end, int thread)
 {
     const struct tokens_work *w = work;
-    int8_t *codes = (int8_t *)(w->scratch + (size_t)thread * w->thread_floats);
     for (size_t t = begin; t < end; t++) {
         const float *x = w->x + t * w->n;
         float *out = w->out + t * w->n;
+        int8_t *codes = w->q ? w->q + t * w->n : (int8_t *)(w->scratch + (size_t)thread * w->thread_floats);
         struct zq_range range;
         if (!zq_range_of(&range, x, w->n)) {
             if (out != x) memcpy(out, x, w->n * sizeof *out);
+            if (w->q) memset(codes, 0, w->n);
+            if (w->q) w->scale[t] = NAN;
             continue;
         }
         const float scale = zq_scale_nearest(8, range, ZQ_F32);
         zq_codes(codes, x, w->n, scale, 8);
         decode(out, codes, &scale, w->n, 1);
+        if (w->q) w->scale[t] = scale;
     }
 }
 
 void zq_fake_tokens(const float *x, float *out, size_t n_tokens, size_t n, int n_threads, float *scratch, size_t thread_floats)
 {
-    struct tokens_work work = {x, out, scratch, n, thread_floats};
+    struct tokens_work work = {.x = x, .out = out, .scratch = scratch, .n = n, .thread_floats = thread_floats};
+    zq_parallel(n_threads, n_tokens, 8, tokens_range, &work);
+}
+
+void zq_code_tokens(const float *x, float *out, int8_t *q, float *scale, size_t n_tokens, size_t n, int n_threads)
+{
+    struct tokens_work work = {.x = x, .out = out, .n = n, .q = q, .scale = scale};
     zq_parallel(n_threads, n_tokens, 8, tokens_range, &work);
 }

@@ -14,5 +14,7 @@ bool zq_fake_weights(const struct zq_fake_weights *a, int n_threads, float *scra
 
 /* out [n_tokens, n] = INT8 tokens of x, one scale each; out may be x. A token with a NaN or an infinity stays as it is. */
 void zq_fake_tokens(const float *x, float *out, size_t n_tokens, size_t n, int n_threads, float *scratch, size_t thread_floats);
+/* The same, and its codes [n_tokens, n] and scales [n_tokens], NaN with codes of 0 for a token that stays as it is. */
+void zq_code_tokens(const float *x, float *out, int8_t *q, float *scale, size_t n_tokens, size_t n, int n_threads);
 
 #endif

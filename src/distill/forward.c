@@ -13,13 +13,22 @@ static void norm(struct zq_student *s, const struct zq_student_norm *w, const fl
 
 static void quantize_input(struct zq_student *s, const struct zq_student_input *in)
 {
-    if (s->quantized && in->fake) s->ops->fake_tokens(s->self, in->f, in->fake, s->n_tokens, in->n);
+    if (!s->quantized || !in->fake) return;
+    if (s->coded && in->q) s->ops->code_tokens(s->self, in->f, in->fake, in->q, in->q_scale, s->n_tokens, in->n);
+    else s->ops->fake_tokens(s->self, in->f, in->fake, s->n_tokens, in->n);
 }
 
 /* out [T, ld] = in W^T + bias (+ residual [T, n_rows], which may be out) */
 static void run(struct zq_student *s, const struct zq_student_linear *l, const struct zq_student_input *in, const float *residual,
                 float *out, size_t ld)
 {
+    if (s->quantized && s->coded && l->coded.packed) {
+        s->ops->coded_product(s->self, &(struct zq_product){
+            .w = &l->coded, .n_tokens = s->n_tokens, .q = in->q, .scale = in->q_scale, .ld_x = l->n_cols, .bias = l->bias, .residual = residual,
+            .out = out, .ld_out = ld,
+        });
+        return;
+    }
     s->ops->start(s->self, &(struct zq_rows_start){l->bias, residual, out, s->n_tokens, l->n_rows, ld});
     s->ops->product(s->self, &(struct zq_matmul){
         .m = s->n_tokens, .n = l->n_rows, .k = l->n_cols, .alpha = 1, .a = zq_student_read(s, l, in), .lda = l->n_cols,

@@ -185,6 +185,7 @@ static void place(struct training *t, bool settled)
         struct zq_rounding r = t->maps[i].r;
         if (settled) r.w = t->maps[i].settled;
         t->s->ops->round(t->s->self, &r);
+        zq_student_pack(t->s, (enum zq_linear_role)t->maps[i].role, r.present);
     }
 }
 

@@ -86,19 +86,6 @@ void zq_matmul_run(int n_threads, const struct zq_matmul *p)
 
 /* ---- by a kernel -------------------------------------------------------------------------------------------------- */
 
-zq_status zq_matmul_find(zq_matmul_fn **out, zq_error *err)
-{
-    struct zq_kernels k;
-    unsigned levels;
-    *out = NULL;
-    zq_status st = zq_levels_detect(&levels, err);
-    if (st) return st;
-    zq_kernels_init(&k, levels);
-    zq_kernels_fast(&k);
-    *out = k.matmul;
-    return ZQ_OK;
-}
-
 /* Parts of c: blocks of rows times blocks of columns. A part packs its share of a once and of b once. */
 struct grid {
     zq_matmul_fn *kernel;

@@ -8,8 +8,6 @@
 void zq_matmul_serial(const struct zq_matmul *p);
 void zq_matmul_run(int n_threads, const struct zq_matmul *p);
 
-/* The kernel of --math fast; NULL: this processor has none. ZQ_EINVAL as zq_levels_detect(). */
-zq_status zq_matmul_find(zq_matmul_fn **out, zq_error *err);
 /* The same product by a kernel, whose results do not depend on the cut. */
 void zq_matmul_run_by(zq_matmul_fn *kernel, int n_threads, const struct zq_matmul *p);
 

@@ -5,6 +5,7 @@
 #include "base/threads.h"
 #include "distill/activation.h"
 #include "distill/attention.h"
+#include "distill/coded.h"
 #include "distill/fake.h"
 #include "distill/loss.h"
 #include "distill/matmul.h"
@@ -65,7 +66,7 @@ static void scale(void *self, float *x, float by, size_t n)
 static void product(void *self, const struct zq_matmul *a)
 {
     const struct zq_processor *p = self;
-    if (a->fast && p->fast) zq_matmul_run_by(p->fast, p->n_threads, a);
+    if (a->fast && p->kernels.matmul) zq_matmul_run_by(p->kernels.matmul, p->n_threads, a);
     else zq_matmul_run(p->n_threads, a);
 }
 
@@ -85,17 +86,27 @@ static void activate_back(void *self, const struct zq_activation_pass *a, const 
 
 /* ---- with scratch --------------------------------------------------------------------------------------------------- */
 
-size_t zq_processor_floats(size_t max_length, size_t n_cols)
+zq_status zq_processor_kernels(struct zq_processor *p, zq_error *err)
+{
+    unsigned levels = ZQ_LEVEL_C;
+    const zq_status st = zq_levels_detect(&levels, err);
+    zq_kernels_init(&p->kernels, levels);
+    zq_kernels_fast(&p->kernels);
+    return st;
+}
+
+size_t zq_processor_floats(const struct zq_processor *p, size_t max_length, size_t n_cols)
 {
     const size_t attention = zq_attention_floats(max_length), fake = zq_fake_thread_floats(n_cols);
-    return ((attention > fake ? attention : fake) + 15) / 16 * 16;
+    const size_t coded = zq_coded_thread_floats(&p->kernels.w8_a8, n_cols), most = attention > fake ? attention : fake;
+    return ((coded > most ? coded : most) + 15) / 16 * 16;
 }
 
 static void attend(void *self, const struct zq_attention_pass *a)
 {
     const struct zq_processor *p = self;
     struct zq_attention_pass pass = *a;
-    pass.product = a->fast ? p->fast : NULL;
+    pass.product = a->fast ? p->kernels.matmul : NULL;
     zq_attention_forward(&pass, p->n_threads, p->scratch, p->thread_floats);
 }
 
@@ -103,7 +114,7 @@ static void attend_back(void *self, const struct zq_attention_pass *a)
 {
     const struct zq_processor *p = self;
     struct zq_attention_pass pass = *a;
-    pass.product = a->fast ? p->fast : NULL;
+    pass.product = a->fast ? p->kernels.matmul : NULL;
     zq_attention_backward(&pass, p->n_threads, p->scratch, p->thread_floats);
 }
 
@@ -117,6 +128,25 @@ static void fake_weights(void *self, const struct zq_fake_weights *a, uint32_t *
 {
     const struct zq_processor *p = self;
     if (!zq_fake_weights(a, p->n_threads, p->scratch, p->thread_floats)) *bad = 1;
+}
+
+/* ---- codes ---------------------------------------------------------------------------------------------------------- */
+
+static void pack(void *self, const struct zq_coded_map *a)
+{
+    const struct zq_processor *p = self;
+    zq_coded_pack(&p->kernels.w8_a8, a, p->n_threads, p->scratch, p->thread_floats);
+}
+
+static void code_tokens(void *self, const float *x, float *out, int8_t *q, float *scale, size_t n_tokens, size_t n)
+{
+    zq_code_tokens(x, out, q, scale, n_tokens, n, threads(self));
+}
+
+static void coded_product(void *self, const struct zq_product *a)
+{
+    const struct zq_processor *p = self;
+    zq_coded_product(&p->kernels.w8_a8, a, p->n_threads);
 }
 
 /* ---- loss and steps ------------------------------------------------------------------------------------------------- */
@@ -137,4 +167,5 @@ const struct zq_training_ops zq_processor_ops = {
     .activate = activate, .activate_back = activate_back, .attend = attend, .attend_back = attend_back,
     .fake_tokens = fake_tokens, .fake_weights = fake_weights, .add = add, .scale = scale, .loss = loss, .adamw = adamw, .signsgd = signsgd,
     .begin_rounding = begin_rounding, .round = round_weights, .slopes = slopes, .keep_rounding = keep_rounding, .decode = decode,
+    .pack = pack, .code_tokens = code_tokens, .coded_product = coded_product,
 };

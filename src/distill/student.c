@@ -5,8 +5,8 @@
 #include "base/alloc.h"
 #include "base/carve.h"
 #include "base/threads.h"
+#include "distill/coded.h"
 #include "distill/loss.h"
-#include "distill/matmul.h"
 #include "model/modules.h"
 #include "model/session.h"
 
@@ -29,6 +29,19 @@ static void carve_weights(struct zq_student *s, struct zq_carver *c, bool gradie
     }
 }
 
+/* Whether training multiplies a map's codes. */
+static bool has_codes(const struct zq_student *s, const struct zq_student_linear *l)
+{
+    return s->trains && s->ops->coded_product && l->layout.spec.w_bits < 16 && l->layout.spec.a_bits == 8;
+}
+
+static void carve_codes(struct zq_student *s, struct zq_student_linear *l, struct zq_carver *c)
+{
+    l->coded = (struct zq_matrix){.n_rows = l->n_rows, .n_cols = l->n_cols, .k_group = l->layout.spec.k_group};
+    l->coded.packed = zq_carve(c, zq_coded_bytes(&s->processor.kernels.w8_a8, &l->coded), 1);
+    l->scales = zq_carve_floats(c, l->n_rows, zq_spec_n_groups(l->layout.spec, l->n_cols));
+}
+
 static void carve_parameters(struct zq_student *s, struct zq_carver *c)
 {
     const size_t before = c->used;
@@ -43,6 +56,7 @@ static void carve_parameters(struct zq_student *s, struct zq_carver *c)
         if (!l->n_rows || l->layout.spec.w_bits == 16) continue;
         l->fake = zq_carve_floats(c, l->n_rows, l->n_cols);
         if (l->layout.row_groups) l->shared = zq_carve_floats(c, l->n_rows, 1);
+        if (has_codes(s, l)) carve_codes(s, l, c);
     }
 }
 
@@ -60,6 +74,12 @@ static struct zq_student_input carve_input(struct zq_student *s, struct zq_carve
         else keep = true;
     }
     if (codes) in.fake = keep ? zq_carve_floats(c, s->max_tokens, n) : f;
+    for (int r = 0; r < ZQ_N_LINEARS && !in.q_scale; r++) {
+        if (!(maps & 1u << r) || !s->linear[r].n_rows || !has_codes(s, &s->linear[r])) continue;
+        in.q = zq_carve(c, s->max_tokens, n);
+        in.q_scale = zq_carve_floats(c, s->max_tokens, 1);
+        break;
+    }
     return in;
 }
 
@@ -135,7 +155,7 @@ static void carve_all(struct zq_student *s, struct zq_carver *c, struct zq_carve
         s->sums_here = zq_carve(here, s->max_tokens, sizeof *s->sums_here);
         return;
     }
-    s->processor.thread_floats = zq_processor_floats(s->max_length, largest_row(s));
+    s->processor.thread_floats = zq_processor_floats(&s->processor, s->max_length, largest_row(s));
     s->processor.scratch = zq_carve_floats(c, (size_t)s->n_threads, s->processor.thread_floats);
 }
 
@@ -154,7 +174,8 @@ static zq_status check(const struct zq_student_options *o, zq_error *err)
         return zq_fail(err, ZQ_ELIMIT, "sequences of %zu tokens are above the model's limit of %zu", o->max_length, o->config->max_length);
     if (o->max_tokens > MAX_TOKENS || o->max_sequences > MAX_TOKENS)
         return zq_fail(err, ZQ_ELIMIT, "a batch of %zu sequences and %zu tokens, the limit is %d", o->max_sequences, o->max_tokens, (int)MAX_TOKENS);
-    return ZQ_OK;
+    struct zq_processor unused;
+    return zq_processor_kernels(&unused, err);
 }
 
 /* Everything but the memory: sizes, and pointers as offsets from `base`. */
@@ -174,6 +195,7 @@ static void plan(struct zq_student *s, const struct zq_student_options *o, struc
         s->linear[r].n_cols = zq_linear_cols(o->config, (enum zq_linear_role)r);
         s->linear[r].layout = o->layouts[r];
     }
+    zq_processor_kernels(&s->processor, NULL);
     carve_all(s, c, s->ops->on_device ? here : c);
 }
 
@@ -241,10 +263,8 @@ zq_status zq_student_create(struct zq_student **out, const struct zq_student_opt
         zq_student_free(s);
         return zq_fail(err, ZQ_ENOMEM, "no memory to train a block: %zu bytes%s", n_bytes, options->trainer.ops ? " of the device" : "");
     }
-    st = zq_matmul_find(&s->processor.fast, err);
-    if (st) zq_student_free(s);
-    else *out = s;
-    return st;
+    *out = s;
+    return ZQ_OK;
 }
 
 void zq_student_free(struct zq_student *s)
@@ -270,6 +290,20 @@ zq_status zq_student_check(const struct zq_student *s, zq_error *err)
     return failure ? zq_fail(err, ZQ_EIO, "%s", failure) : ZQ_OK;
 }
 
+void zq_student_begin_training(struct zq_student *s, bool fast)
+{
+    s->fast = fast;
+    s->coded = true;
+}
+
+void zq_student_end_training(struct zq_student *s) { s->fast = s->coded = false; }
+
+void zq_student_pack(struct zq_student *s, enum zq_linear_role role, const float *scales)
+{
+    const struct zq_student_linear *l = &s->linear[role];
+    if (s->coded && l->coded.packed) s->ops->pack(s->self, &(struct zq_coded_map){l->coded, l->fake, scales});
+}
+
 bool zq_student_quantize(struct zq_student *s)
 {
     uint32_t bad = 0;
@@ -277,8 +311,9 @@ bool zq_student_quantize(struct zq_student *s)
     for (int r = 0; r < ZQ_N_LINEARS; r++) {
         const struct zq_student_linear *l = &s->linear[r];
         if (l->fake == l->w) continue;
-        s->ops->fake_weights(s->self, &(struct zq_fake_weights){l->w, l->fake, l->n_rows, l->n_cols, &l->layout, l->shared}, s->bad);
+        s->ops->fake_weights(s->self, &(struct zq_fake_weights){l->w, l->fake, l->n_rows, l->n_cols, &l->layout, l->shared, l->scales}, s->bad);
     }
     s->ops->download(s->self, &bad, s->bad, sizeof bad);
+    for (int r = 0; r < ZQ_N_LINEARS && !bad; r++) zq_student_pack(s, (enum zq_linear_role)r, s->linear[r].scales);
     return !bad;
 }

@@ -31,6 +31,8 @@ struct zq_student_linear {
     float *dw, *dbias;     /* their gradients: slices of grads */
     float *fake;           /* [n_rows, n_cols]: the values of the codes; w itself where weights stay float */
     float *shared;         /* [n_rows] groups of rows only: the scale of a row as quantized last */
+    float *scales;         /* [n_rows, n_groups] of the codes as quantized last, where there is `coded` */
+    struct zq_matrix coded; /* the codes, packed; packed NULL: products are of their values */
 };
 
 struct zq_student_norm {
@@ -45,6 +47,8 @@ struct zq_student_input {
     const float *f; /* [T, n] */
     float *fake;    /* [T, n]; NULL: no map wants it */
     size_t n;
+    int8_t *q;      /* [T, n] the codes; NULL: no product of codes wants them */
+    float *q_scale; /* [T], with q */
 };
 
 /* Arrays lie where the trainer says, and code that may run anywhere hands them to its operators and never looks into them. */
@@ -54,7 +58,8 @@ struct zq_student {
     void *self;            /* their first argument */
     struct zq_processor processor; /* that argument where they run here */
     int n_threads;
-    bool fast;             /* of the passes that follow */
+    bool fast;             /* products of the passes that follow: struct zq_matmul */
+    bool coded;            /* those of maps that have codes are of codes */
     size_t max_sequences, max_length, max_tokens;
     bool trains, adam;
     struct zq_heads heads;
@@ -114,8 +119,15 @@ double zq_student_loss(struct zq_student *s, const struct zq_loss_pass *a);
 /* ZQ_OK, or ZQ_EIO where an operator failed. */
 zq_status zq_student_check(const struct zq_student *s, zq_error *err);
 
+/* From begin to end quantized passes of a student that trains multiply codes where its table does, and other products may be fast. Until its first
+ * pass zq_student_quantize() is due, and zq_student_pack() after each other change of `fake`. */
+void zq_student_begin_training(struct zq_student *s, bool fast);
+void zq_student_end_training(struct zq_student *s);
+
 /* Brings `fake` of every map up to date with its weights; due after each change of params. false if a weight is NaN or infinite. */
 bool zq_student_quantize(struct zq_student *s);
+/* In training: the map's codes are those of `fake` under these scales. */
+void zq_student_pack(struct zq_student *s, enum zq_linear_role role, const float *scales);
 
 /* A batch: rows of several sequences, one after the other, each from position 0. */
 struct zq_student_batch {

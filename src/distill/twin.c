@@ -32,8 +32,10 @@ zq_status zq_twin_open(struct zq_twin *out, struct zq_student *original, const s
     const float *x = by_teacher ? samples->teacher_x : samples->student_x;
     *out = (struct zq_twin){.s = original, .original = original, .samples = *samples};
     out->samples.student_x = x;
-    original->fast = options->fast && !options->trainer.ops;
-    if (!options->trainer.ops) return ZQ_OK;
+    if (!options->trainer.ops) {
+        zq_student_begin_training(original, options->fast);
+        return ZQ_OK;
+    }
     const struct zq_student_options o = options_of(original, adam, options);
     zq_status st = zq_student_create(&out->s, &o, err);
     if (!st) st = send(out, &out->inputs, x, samples, err);
@@ -58,7 +60,7 @@ zq_status zq_twin_return(const struct zq_twin *t, zq_error *err)
 
 void zq_twin_close(struct zq_twin *t)
 {
-    if (t->original) t->original->fast = false;
+    if (t->original) zq_student_end_training(t->original);
     if (!t->s || t->s == t->original) return;
     t->s->ops->free(t->s->self, t->inputs);
     t->s->ops->free(t->s->self, t->targets);

@@ -87,6 +87,14 @@ struct zq_fake_weights {
     size_t n_rows, n_cols;
     const struct zq_layout *layout; /* integer codes */
     float *shared;  /* [n_rows] for groups of rows: becomes their scale */
+    float *scales;  /* [n_rows, n_groups] become those of the codes; NULL: not wanted */
+};
+
+/* A map whose codes multiply INT8 tokens in integers, as they will when it runs. */
+struct zq_coded_map {
+    struct zq_matrix w;  /* packed by pack(), read by coded_product() */
+    const float *fake;   /* [n_rows, n_cols] values of the codes */
+    const float *scales; /* [n_rows, n_groups] */
 };
 
 /* Distance of y from target [n_tokens, width], by token, and its gradient. */
@@ -167,6 +175,12 @@ struct zq_training_ops {
     void (*slopes)(void *self, const struct zq_rounding *a);         /* slope; dw = 0 where a weight lies beyond the last code */
     void (*keep_rounding)(void *self, const struct zq_rounding *a);  /* codes and scales = the present ones */
     void (*decode)(void *self, const struct zq_rounding *a);         /* fake = codes * scales */
+
+    /* NULL where products of codes are those of their values, as on devices. */
+    void (*pack)(void *self, const struct zq_coded_map *a);
+    /* fake_tokens, and codes q [n_tokens, n] with scale [n_tokens]; NaN for a token that has none. */
+    void (*code_tokens)(void *self, const float *x, float *out, int8_t *q, float *scale, size_t n_tokens, size_t n);
+    void (*coded_product)(void *self, const struct zq_product *p); /* w8_a8 of struct zq_kernels */
 };
 
 /* A table with what its operators take first. */

@@ -253,7 +253,7 @@ static void weights(struct device *d, const struct zq_training_ops *ops)
     uint32_t here = 0, *there = check_buffer(c, sizeof *there, sizeof *there);
     *there = 0;
     struct both out = output(d, "weights", w, all), shared = output(d, "shared scales", w, n_rows);
-    struct zq_fake_weights a = {w, out.here, n_rows, n_cols, &l, shared.here};
+    struct zq_fake_weights a = {w, out.here, n_rows, n_cols, &l, shared.here, NULL};
     plain->fake_weights(&processor, &a, &here);
     a.w = send(d, w, all), a.out = out.there, a.shared = shared.there;
     ops->fake_weights(d->queue, &a, place(d, there, sizeof *there));

@@ -101,13 +101,14 @@ static struct zq_student *open_block(const char *family, bool fast, int n_thread
         .n_rotated = arch->positions == ZQ_POS_LEARNED ? 0 : 8, .theta = 10000,
     };
     struct zq_student_options o = {.config = &c, .max_sequences = N_SEQUENCES, .max_length = LENGTH, .max_tokens = N_TOKENS, .trains = true,
-                                   .n_threads = n_threads, .fast = fast};
+                                   .n_threads = n_threads};
     struct zq_student *s = NULL;
     uint64_t seed = 6;
     for (int r = 0; r < ZQ_N_LINEARS; r++) o.layouts[r] = (struct zq_layout){.spec = {4, 8, 0}};
     OK(zq_student_create(&s, &o, err));
     for (size_t i = 0; i < s->n_params; i++) s->params[i] = (2 * zq_rng_float(&seed) - 1) / 4;
     for (int r = 0; r < ZQ_N_LINEARS; r++) s->linear[r].has_bias = true;
+    zq_student_begin_training(s, fast);
     assert_true(zq_student_quantize(s));
     return s;
 }

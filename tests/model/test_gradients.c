@@ -26,6 +26,7 @@ static struct zq_student *open_student(const zq_model *m, const struct zq_scheme
     struct zq_student *s = NULL;
     OK(zq_student_create(&s, &o, err));
     OK(zq_student_load(s, m, BLOCK, err));
+    zq_student_begin_training(s, false);
     return s;
 }
 

@@ -88,7 +88,7 @@ static void check_fake(int bits, const struct zq_layout *layout, size_t n_rows, 
     float *shared = zq_alloc_array(n_rows, sizeof *shared);
     memset(w, 0, n_cols * sizeof *w); /* an all-zero row has scale 1 */
     float *scratch = zq_alloc_array(2 * zq_fake_thread_floats(n_cols), sizeof *scratch);
-    const struct zq_fake_weights a = {w, out, n_rows, n_cols, layout, shared};
+    const struct zq_fake_weights a = {w, out, n_rows, n_cols, layout, shared, NULL};
     assert_true(zq_fake_weights(&a, 2, scratch, zq_fake_thread_floats(n_cols)));
     const size_t length = layout->spec.k_group ? layout->spec.k_group : n_cols;
     for (size_t r = 0; r < n_rows; r++) {
@@ -221,6 +221,8 @@ static void test_threads(void **state)
             const struct zq_student_options o = options_of(&c, n_threads);
             struct zq_student *s = open_student(&o);
             size_t n;
+            zq_student_begin_training(s, true);
+            assert_true(zq_student_quantize(s));
             float *got = step(s, true, &n);
             if (first && memcmp(first, got, n * sizeof *got)) fail_msg("%s: %d threads give other bits", families[i], n_threads);
             if (first) zq_free(got);
@@ -228,6 +230,37 @@ static void test_threads(void **state)
             zq_student_free(s);
         }
         zq_free(first);
+    }
+}
+
+/* Products of codes are those of their values but for the rounding of sums, which may take a token's code to its neighbour. */
+static void test_codes(void **state)
+{
+    (void)state;
+    static const char *const families[] = {"gpt2", "bert", "gptj", "mistral"};
+    for (size_t i = 0; i < ZQ_LEN(families); i++) {
+        const struct zq_config c = config_of(families[i]);
+        const struct zq_student_options o = options_of(&c, 2);
+        struct zq_student *s = open_student(&o);
+        size_t n;
+        float *values = step(s, true, &n);
+        zq_student_begin_training(s, false);
+        assert_true(zq_student_quantize(s));
+        float *codes = step(s, true, &n);
+        double off = 0, size = 0;
+        for (size_t k = 0; k < n; k++) {
+            off += ((double)codes[k] - values[k]) * ((double)codes[k] - values[k]);
+            size += (double)values[k] * values[k];
+        }
+        off = sqrt(off / size);
+        if (!(off > 0 && off < 1e-4)) fail_msg("%s: a step with products of codes is off by %g of its norm", families[i], off);
+        zq_student_end_training(s);
+        float *again = step(s, true, &n);
+        assert_memory_equal(again, values, n * sizeof *values);
+        zq_free(values);
+        zq_free(codes);
+        zq_free(again);
+        zq_student_free(s);
     }
 }
 
@@ -349,7 +382,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_products), cmocka_unit_test(test_weights), cmocka_unit_test(test_tokens), cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_grid), cmocka_unit_test(test_mixed_inputs), cmocka_unit_test(test_memory), cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_codes), cmocka_unit_test(test_grid), cmocka_unit_test(test_mixed_inputs), cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_not_finite),
     };
     return cmocka_run_group_tests_name("distill", tests, NULL, NULL);
 }
