@@ -308,7 +308,7 @@ void zq_session_fetch(const struct zq_session *s, float *to, const float *from, 
     else memcpy(to, from, n * sizeof *to);
 }
 
-void zq_step_forward(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
+static void forward_blocks(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
 {
     const struct zq_config *c = &s->model->config;
     zq_embed_inputs(s, inputs, n_inputs);
@@ -317,6 +317,38 @@ void zq_step_forward(struct zq_session *s, const zq_input *inputs, size_t n_inpu
             zq_session_fetch(s, s->hidden + layer * s->max_batch_tokens * c->width, s->x.f, s->n_tokens * c->width);
         zq_block_forward(s, layer, n_inputs);
     }
+}
+
+void zq_step_forward(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
+{
+    forward_blocks(s, inputs, n_inputs);
+    zq_heads_forward(s, inputs, n_inputs);
+}
+
+static struct zq_rows rows_from(struct zq_rows r, size_t row)
+{
+    if (r.f) r.f += row * r.ld;
+    if (r.q) r.q += row * r.ld;
+    if (r.scale) r.scale += row;
+    if (r.h) r.h += row * r.ld;
+    return r;
+}
+
+/* Sequences of an encoder have nothing to do with one another: they go through all blocks a few at a time, so that what lies between two
+ * operators stays in the caches, and weights still serve enough tokens. */
+static void encode(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
+{
+    enum { TOKENS_TOGETHER = 256 };
+    const struct zq_rows x = s->x;
+    for (size_t i = 0, n, row = 0; i < n_inputs; i += n, row += s->n_tokens) {
+        size_t n_tokens = inputs[i].n;
+        for (n = 1; i + n < n_inputs && n_tokens + inputs[i + n].n <= TOKENS_TOGETHER; n++) n_tokens += inputs[i + n].n;
+        plan_step(s, inputs + i, n);
+        s->x = rows_from(x, row);
+        forward_blocks(s, inputs + i, n);
+    }
+    s->x = x;
+    plan_step(s, inputs, n_inputs);
     zq_heads_forward(s, inputs, n_inputs);
 }
 
@@ -343,7 +375,8 @@ zq_status zq_session_step(zq_session *s, const zq_input *inputs, size_t n_inputs
     zq_alloc_freeze();
     plan_step(s, inputs, n_inputs);
     if (s->model->device) failure = step_on_device(s, inputs, n_inputs);
-    else zq_step_forward(s, inputs, n_inputs);
+    else if (s->model->config.arch->causal || s->keep_hidden) zq_step_forward(s, inputs, n_inputs);
+    else encode(s, inputs, n_inputs);
     if (failure) {
         zq_alloc_thaw();
         s->n_tokens = s->n_logit_rows = 0;
