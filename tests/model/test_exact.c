@@ -112,13 +112,14 @@ static size_t run_b(const struct golden *g, const char *dir, zq_kv_format kv, co
     if (!piece || info.kind != ZQ_DECODER) piece = n;
     for (size_t at = 0; at < n; at += piece) {
         zq_input inputs[3];
-        inputs[0] = (zq_input){.sequence = others, .ids = ids + at, .n = n - at < piece ? n - at : piece, .all_logits = true};
-        for (size_t i = 0; i < others; i++) inputs[1 + i] = (zq_input){.sequence = i, .ids = a + i * na, .n = at ? 1 : na};
+        for (size_t i = 0; i < others; i++) inputs[i] = (zq_input){.sequence = i, .ids = a + i * na, .n = at ? 1 : na}; /* a row of logits each */
+        zq_input *own = &inputs[others];
+        *own = (zq_input){.sequence = others, .ids = ids + at, .n = n - at < piece ? n - at : piece, .all_logits = true};
         for (size_t i = 0; i < others; i++) OK(zq_session_rewind(s, i, 0, err));
         OK(zq_session_step(s, inputs, 1 + others, err));
-        const size_t rows = info.kind == ZQ_ENCODER_CLASSIFY ? 1 : inputs[0].n;
+        const size_t rows = info.kind == ZQ_ENCODER_CLASSIFY ? 1 : own->n;
         assert_true(filled + rows * info.n_outputs <= n_values);
-        memcpy(out + filled, zq_session_logits(s, NULL), rows * info.n_outputs * sizeof *out);
+        memcpy(out + filled, zq_session_logits(s, NULL) + others * info.n_outputs, rows * info.n_outputs * sizeof *out);
         filled += rows * info.n_outputs;
     }
     zq_session_close(s);
