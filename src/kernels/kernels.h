@@ -181,7 +181,7 @@ struct zq_attend {
  * BF16 attention, which zq_kernels_fast() puts in: bf(q[d]) * bf(k[j][d]) and bf(p_j) * bf(v[j][d]), INT8 keys and values with their scales before
  * they are rounded; l sums p_j as it is. Sums of products are of F32, in an order that is the level's. With e the largest
  * 2^-24 (head_dim + 6) scale sum_d |bf(q) bf(k)| of a visible key and P the weighted sum of |bf(v[d])|, a result lies within
- *     1.01 * (2 (exp(2 e) - 1) + 2^-24 (3 n_keys + 20) + 2^-8) * P + 2^-126 * (n_keys + 2)
+ *     1.01 * (2 (exp(2 e) - 1) + 2^-24 (3 n_keys + 20) + 2^-8) * P + 2^-126 * sum_j (2 + |bf(v_j[d])|)
  * of the formula without rounding but bf(q), bf(k), bf(v). Calls with up to FEW_QUERIES_BF16 queries (crossovers.h) of a key head, and heads of
  * odd size, keep the attention above. */
 

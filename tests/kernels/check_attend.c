@@ -254,17 +254,18 @@ static void head_near_double(struct check *c, const struct zq_attend *a, size_t 
     const double lost = bf16 ? 0x1p-8 : 0;
     for (size_t j = 0; j < a->n_keys; j++) sum += s[j] = is_visible(a, token, j) ? exp(s[j] - top) : 0;
     for (size_t d = 0; d < dim; d++) {
-        double mass = 0;
+        double mass = 0, tiny = 0;
         want[d] = 0;
         for (size_t j = 0; j < a->n_keys; j++) {
             if (!is_visible(a, token, j)) continue;
             const float v = value(a, kv_head, j, d), scale = value_scale(a, kv_head, j);
-            const double term = s[j] / sum * (bf16 ? to_bf16(v * scale) : (double)v * scale);
+            const double seen = bf16 ? to_bf16(v * scale) : (double)v * scale, term = s[j] / sum * seen;
             want[d] += term;
             mass += fabs(term);
+            tiny += 2 + fabs(seen);
         }
         const double sums = u * (2 * (double)a->n_keys + 4 * (double)a->n_keys / 64 + 20); /* below 3 n_keys + 20 */
-        bound[d] = mass * (1 + lost) * (2 * expm1(2 * error) + sums + lost) + (bf16 ? 0x1p-126 * (double)(a->n_keys + 2) : 1e-37);
+        bound[d] = mass * (1 + lost) * (2 * expm1(2 * error) + sums + lost) + (bf16 ? 0x1p-126 * tiny : 1e-37);
     }
     check_near(c, got, want, bound, dim, "against double");
 }
