@@ -60,7 +60,7 @@ static struct zq_cost cost_of(const struct zq_session *s, const struct zq_event 
         for (size_t row = 0, i = 0; row < s->n_tokens; row += s->spans[i++].n_tokens) {
             const struct zq_span *span = &s->spans[i];
             const double n = (double)span->n_tokens, keys = (double)span->n_keys, seen = c->arch->causal ? n * (keys - (n - 1) / 2) : n * keys;
-            cost.ops[m->kernels.bf16 ? ZQ_WORK_BF16 : ZQ_WORK_F32] += 4 * seen * (double)(c->n_heads * c->head_dim);
+            cost.ops[m->kernels.bf16_attention ? ZQ_WORK_BF16 : ZQ_WORK_F32] += 4 * seen * (double)(c->n_heads * c->head_dim);
             cost.other_bytes += 2 * keys * (double)(c->n_kv_heads * c->head_dim) * zq_cost_kv_value_bytes(s);
         }
     }

@@ -50,7 +50,7 @@ static void fill_bf16(struct zq_kernels *k, unsigned levels)
     if (levels & ZQ_LEVEL_AMX) zq_bf16mul_amx(k);
     else zq_bf16mul_avx512bf16(k);
     zq_attend_avx512bf16(k);
-    k->bf16 = true;
+    k->bf16 = k->bf16_attention = true;
 }
 #elif defined(__aarch64__) && defined(__AARCH64EL__)
 static unsigned levels_here(void) { return zq_levels_arm(); }

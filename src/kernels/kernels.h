@@ -193,6 +193,7 @@ typedef void zq_matmul_fn(const struct zq_matmul *p);
 struct zq_kernels {
     unsigned levels; /* the mask it was filled with */
     bool bf16;       /* the a16 slots hold BF16 products */
+    bool bf16_attention;
 
     /* For training: struct zq_matmul of training.h, with bf(alpha a) and bf(b) in place of alpha a and b. Sums are of F32, in an order that is the
      * level's but the same for every part of c. With S the sum of |bf(alpha a) bf(b)| over k, within

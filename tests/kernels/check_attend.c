@@ -411,7 +411,7 @@ static void bench_cache(struct bench *b, bool keep, size_t n_tokens, size_t n_ke
         if (keep) bench_print(b, what, 8.0 * (double)(n_tokens * width) / bench_time(b, n_tokens, 16, bench_tokens, &w), "GB/s", 0);
         else if (n_tokens > 1)
             bench_print(b, what, 4.0 * pairs * (double)(n_heads * dim) / bench_time(b, n_heads, 1, bench_heads, &w), "GOP/s",
-                        b->k->bf16 ? b->limits.bf16_ops : b->limits.float_ops);
+                        b->k->bf16_attention ? b->limits.bf16_ops : b->limits.float_ops);
         else bench_print(b, what, 2.0 * (double)(n_kv * value) / bench_time(b, n_heads, 1, bench_heads, &w), "GB/s", b->limits.read_bytes);
     }
     zq_free(qkv);

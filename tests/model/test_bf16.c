@@ -18,7 +18,7 @@ void __wrap_zq_kernels_fast(struct zq_kernels *k)
 {
     fill(k);
     zq_attend_avx512bf16_borrowed(k);
-    k->bf16 = true;
+    k->bf16 = k->bf16_attention = true;
 }
 
 static const struct level {
