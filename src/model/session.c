@@ -148,7 +148,7 @@ static zq_status resolve(struct zq_session *s, const zq_session_options *o, zq_e
     if (s->max_batch_tokens > s->n_sequences * s->max_length) s->max_batch_tokens = s->n_sequences * s->max_length;
     s->max_logit_rows = max_size(o->max_logit_rows, s->n_sequences);
     s->keep_hidden = o->keep_hidden;
-    const bool halves = s->model->math == ZQ_MATH_FAST && (s->model->device || s->model->kernels.bf16_attention); /* attention rounds them to as few bits */
+    const bool halves = s->model->math == ZQ_MATH_FAST && (s->model->device || s->model->kernels.bf16_attention); /* it rounds them as much */
     s->kv_format = !g->arch->causal ? halves ? ZQ_KV_F16 : ZQ_KV_F32 : o->kv ? o->kv : s->model->kv;
     s->ops = (struct zq_ops){.kernels = &s->model->kernels, .team = zq_team_create(zq_thread_count(o->n_threads))};
     if (!s->ops.team) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for threads", s->model->dir);
