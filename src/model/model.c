@@ -62,8 +62,8 @@ static zq_status read_tokenizer(struct zq_model *m, zq_error *err)
     return st == ZQ_EIO ? ZQ_OK : st;
 }
 
-/* Where attention differs in its last bits, some codes of the tokens behind it round the other way. Perplexity is a mean over tokens and does not
- * notice; an embedding of a short sentence does: its cosine to that of exact fell to 0.995, and fast promises 0.9999. */
+/* Where attention differs in its last bits, some codes of the tokens behind it round the other way, and a whole model's figures move by more than
+ * fast promises: the cosine of an encoder's embeddings to those of exact fell to 0.995, the perplexity of a small W4A8 decoder rose by 0.19 %. */
 static void keep_attention_of_exact(struct zq_model *m)
 {
     bool rounds = false;
@@ -71,7 +71,7 @@ static void keep_attention_of_exact(struct zq_model *m)
         const struct zq_block *b = &m->blocks[l];
         rounds |= b->attention_in.q || b->o_in.q || b->ffn_in.q || b->down_in.q;
     }
-    if (!m->kernels.bf16_attention || m->config.arch->causal || !rounds) return;
+    if (!m->kernels.bf16_attention || !rounds) return;
     struct zq_kernels exact;
     zq_kernels_init(&exact, m->kernels.levels);
     m->kernels.attend = exact.attend;
