@@ -49,8 +49,14 @@ static void fill_bf16(struct zq_kernels *k, unsigned levels)
     if (!(levels & ZQ_LEVEL_AVX512BF16)) return;
     if (levels & ZQ_LEVEL_AMX) zq_bf16mul_amx(k);
     else zq_bf16mul_avx512bf16(k);
+    k->bf16 = true;
+}
+
+static void fill_bf16_attention(struct zq_kernels *k, unsigned levels)
+{
+    if (!(levels & ZQ_LEVEL_AVX512BF16)) return;
     zq_attend_avx512bf16(k);
-    k->bf16 = k->bf16_attention = true;
+    k->bf16_attention = true;
 }
 #elif defined(__aarch64__) && defined(__AARCH64EL__)
 static unsigned levels_here(void) { return zq_levels_arm(); }
@@ -67,10 +73,12 @@ static void fill(struct zq_kernels *k, unsigned levels)
 }
 
 static void fill_bf16(struct zq_kernels *k, unsigned levels) { (void)k, (void)levels; }
+static void fill_bf16_attention(struct zq_kernels *k, unsigned levels) { (void)k, (void)levels; }
 #else
 static unsigned levels_here(void) { return ZQ_LEVEL_C; }
 static void fill(struct zq_kernels *k, unsigned levels) { (void)k, (void)levels; }
 static void fill_bf16(struct zq_kernels *k, unsigned levels) { (void)k, (void)levels; }
+static void fill_bf16_attention(struct zq_kernels *k, unsigned levels) { (void)k, (void)levels; }
 #endif
 
 void zq_kernels_init(struct zq_kernels *k, unsigned levels)
@@ -87,6 +95,11 @@ void zq_kernels_init(struct zq_kernels *k, unsigned levels)
 void zq_kernels_fast(struct zq_kernels *k)
 {
     fill_bf16(k, k->levels);
+}
+
+void zq_kernels_fast_attention(struct zq_kernels *k)
+{
+    fill_bf16_attention(k, k->levels);
 }
 
 zq_status zq_levels_detect(unsigned *levels, zq_error *err)

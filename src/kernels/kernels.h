@@ -178,8 +178,8 @@ struct zq_attend {
  *   out[d] = o[d] / (l reduced as lanes() does)
  * So a token's result depends neither on the other tokens of the call nor on how a text was cut into calls.
  *
- * BF16 attention, which zq_kernels_fast() puts in: bf(q[d]) * bf(k[j][d]) and bf(p_j) * bf(v[j][d]), INT8 keys and values with their scales before
- * they are rounded; l sums p_j as it is. Sums of products are of F32, in an order that is the level's. With e the largest
+ * BF16 attention, which zq_kernels_fast_attention() puts in: bf(q[d]) * bf(k[j][d]) and bf(p_j) * bf(v[j][d]), INT8 keys and values with
+ * their scales before they are rounded; l sums p_j as it is. Sums of products are of F32, in an order that is the level's. With e the largest
  * 2^-24 (head_dim + 6) scale sum_d |bf(q) bf(k)| of a visible key and P the weighted sum of |bf(v[d])|, a result lies within
  *     1.01 * (2 (exp(2 e) - 1) + 2^-24 (3 n_keys + 20) + 2^-8) * P + 2^-126 * sum_j (2 + |bf(v_j[d])|)
  * of the formula without rounding but bf(q), bf(k), bf(v). Calls with up to FEW_QUERIES_BF16 queries (crossovers.h) of a key head, and heads of
@@ -193,7 +193,7 @@ typedef void zq_matmul_fn(const struct zq_matmul *p);
 struct zq_kernels {
     unsigned levels; /* the mask it was filled with */
     bool bf16;       /* the a16 slots hold BF16 products */
-    bool bf16_attention;
+    bool bf16_attention; /* so does attend */
 
     /* For training: struct zq_matmul of training.h, with bf(alpha a) and bf(b) in place of alpha a and b. Sums are of F32, in an order that is the
      * level's but the same for every part of c. With S the sum of |bf(alpha a) bf(b)| over k, within
@@ -222,6 +222,8 @@ struct zq_kernels {
 void zq_kernels_init(struct zq_kernels *k, unsigned levels);
 /* What --math fast changes in a filled table: BF16 products if its levels have units for them, else nothing. */
 void zq_kernels_fast(struct zq_kernels *k);
+/* The same of attention, for models whose tokens stay float. */
+void zq_kernels_fast_attention(struct zq_kernels *k);
 
 /* Levels of this processor that the operating system lets us use, reduced by the environment variable ZQ_ISA: the name of a
  * level ("c", "avx2", "avxvnni", "avx512vnni", "avx512bf16", "amx", "dotprod", "i8mm") means that level and those below it.

@@ -272,8 +272,12 @@ static void run_fast(const struct options *o, const struct table *exact, struct 
     struct table t = *exact;
     t.k = &fast;
     t.lower = exact->is_here ? lower : exact->k;
-    if (exact->is_here) zq_kernels_fast(&fast);
-    else borrow_fast(&fast, exact->level);
+    if (exact->is_here) {
+        zq_kernels_fast(&fast);
+        zq_kernels_fast_attention(&fast);
+    } else {
+        borrow_fast(&fast, exact->level);
+    }
     counts->n_failed += !fast_slots_have_checks(&fast, exact->k);
     if (memcmp(&fast, exact->k, sizeof fast)) run_slots(o, &t, fast_slots, ZQ_LEN(fast_slots), counts);
     if (exact->is_here) *lower = fast;

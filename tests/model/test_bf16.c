@@ -1,6 +1,6 @@
 /* What --math fast promises, kept with BF16 products: perplexity within 0.1 % of exact, embeddings within a cosine of 0.9999; gradients of a block
  * in training near those of F32, and the same for any number of threads. So that every processor with AVX2 tells, models and blocks get the
- * kernels that zqcheck borrows (tests/CMakeLists.txt wraps zq_kernels_fast() in this program). */
+ * kernels that zqcheck borrows (tests/CMakeLists.txt wraps zq_kernels_fast() and zq_kernels_fast_attention() in this program). */
 #include "golden.h"
 
 #include "base/rng.h"
@@ -12,13 +12,19 @@ void zq_bf16mul_avx512bf16_borrowed(struct zq_kernels *k);
 void zq_bf16mul_amx_borrowed(struct zq_kernels *k);
 void zq_attend_avx512bf16_borrowed(struct zq_kernels *k);
 void __wrap_zq_kernels_fast(struct zq_kernels *k);
+void __wrap_zq_kernels_fast_attention(struct zq_kernels *k);
 
 static void (*fill)(struct zq_kernels *k);
 void __wrap_zq_kernels_fast(struct zq_kernels *k)
 {
     fill(k);
+    k->bf16 = true;
+}
+
+void __wrap_zq_kernels_fast_attention(struct zq_kernels *k)
+{
     zq_attend_avx512bf16_borrowed(k);
-    k->bf16 = k->bf16_attention = true;
+    k->bf16_attention = true;
 }
 
 static const struct level {
