@@ -148,7 +148,8 @@ static zq_status resolve(struct zq_session *s, const zq_session_options *o, zq_e
     if (s->max_batch_tokens > s->n_sequences * s->max_length) s->max_batch_tokens = s->n_sequences * s->max_length;
     s->max_logit_rows = max_size(o->max_logit_rows, s->n_sequences);
     s->keep_hidden = o->keep_hidden;
-    const bool halves = s->model->math == ZQ_MATH_FAST && (s->model->device || s->model->kernels.bf16_attention); /* it rounds them as much */
+    /* attention reads keys and values in as few bits */
+    const bool halves = s->model->math == ZQ_MATH_FAST && (s->model->device || s->model->kernels.bf16_attention);
     s->kv_format = !g->arch->causal ? halves ? ZQ_KV_F16 : ZQ_KV_F32 : o->kv ? o->kv : s->model->kv;
     s->ops = (struct zq_ops){.kernels = &s->model->kernels, .team = zq_team_create(zq_thread_count(o->n_threads))};
     if (!s->ops.team) return zq_fail(err, ZQ_ENOMEM, "%s: no memory for threads", s->model->dir);
@@ -334,11 +335,18 @@ static struct zq_rows rows_from(struct zq_rows r, size_t row)
     return r;
 }
 
+enum { TOKENS_TOGETHER = 256 };
+
+/* Whether the planned step goes through the blocks as one. */
+static bool goes_together(const struct zq_session *s, size_t n_inputs)
+{
+    return s->model->config.arch->causal || s->keep_hidden || n_inputs == 1 || s->n_tokens <= TOKENS_TOGETHER;
+}
+
 /* Sequences of an encoder have nothing to do with one another: they go through all blocks a few at a time, so that what lies between two
  * operators stays in the caches, and weights still serve enough tokens. */
 static void encode(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
 {
-    enum { TOKENS_TOGETHER = 256 };
     const struct zq_rows x = s->x;
     for (size_t i = 0, n, row = 0; i < n_inputs; i += n, row += s->n_tokens) {
         size_t n_tokens = inputs[i].n;
@@ -375,7 +383,7 @@ zq_status zq_session_step(zq_session *s, const zq_input *inputs, size_t n_inputs
     zq_alloc_freeze();
     plan_step(s, inputs, n_inputs);
     if (s->model->device) failure = step_on_device(s, inputs, n_inputs);
-    else if (s->model->config.arch->causal || s->keep_hidden) zq_step_forward(s, inputs, n_inputs);
+    else if (goes_together(s, n_inputs)) zq_step_forward(s, inputs, n_inputs);
     else encode(s, inputs, n_inputs);
     if (failure) {
         zq_alloc_thaw();
