@@ -4,7 +4,7 @@
 
 A step: forward through rounded weights and INT8 tokens, mean squared error to the original's output, backward (straight through the rounding), AdamW,
 and new codes. PyTorch's is written as its users write it: fake quantization as an autograd function, scaled_dot_product_attention, fused
-AdamW; FP32, beside ours with FP32 products, and autocast to BF16, beside ours with --math fast. Each round runs all one after the other; printed
+AdamW; FP32, beside ours with --math exact, and autocast to BF16, beside ours with --math fast. Each round runs all one after the other; printed
 are the medians over all steps, and ratios of medians with the least and the largest of a round's.
 """
 import argparse
@@ -94,7 +94,7 @@ def main():
     ours = [args.ours, "--steps", str(args.steps), "--batch", str(args.batch), "--length", str(args.length), "--threads", str(args.threads)]
     peers = args.peers.split(",")
     beside = {"fp32": "exact", "bf16": "fast"}
-    titles = {"exact": "ours, FP32 products", "fp32": "PyTorch FP32", "fast": "ours, --math fast", "bf16": "PyTorch, BF16 autocast"}
+    titles = {"exact": "ours, exact", "fp32": "PyTorch FP32", "fast": "ours, --math fast", "bf16": "PyTorch, BF16 autocast"}
     names = {name: titles[name] for peer in peers for name in (beside[peer], peer)}
     seconds = {name: [] for name in names}
     for name in peers:

@@ -91,8 +91,9 @@ static void tokens_range(void *work, size_t begin, size_t end, int thread)
         struct zq_range range;
         if (!zq_range_of(&range, x, w->n)) {
             if (out != x) memcpy(out, x, w->n * sizeof *out);
-            if (w->q) memset(codes, 0, w->n);
-            if (w->q) w->scale[t] = NAN;
+            if (!w->q) continue;
+            memset(codes, 0, w->n);
+            w->scale[t] = NAN;
             continue;
         }
         const float scale = zq_scale_nearest(8, range, ZQ_F32);

@@ -86,10 +86,9 @@ double zq_lkd_judge(const struct zq_lkd *run)
 {
     struct zq_student *s = run->s;
     const size_t first = run->n_held ? run->samples.n - run->n_held : 0, n_values = values_of(run);
-    const bool fast = s->fast;
     double total = 0;
     if (run->diverged) return INFINITY;
-    s->fast = fast && s->ops->on_device;
+    const bool fast = zq_student_judges(s);
     for (size_t i = first; i < run->samples.n; i += run->options.batch) {
         const size_t n = run->samples.n - i < run->options.batch ? run->samples.n - i : run->options.batch;
         zq_student_forward_even(s, run->samples.x + i * n_values, n, run->samples.length, true, s->batch_out);

@@ -46,7 +46,7 @@ void zq_matmul_serial(const struct zq_matmul *p)
 
 #endif
 
-/* Parts of the longer side: sixteen, but none so thin that packing the other operand anew for each part shows in the time. */
+/* Parts of the longer side: eight, but none so thin that packing the other operand anew for each part shows in the time. */
 enum { PARTS = 8, SMALLEST_PART = 128 };
 
 static size_t part_length(size_t n)

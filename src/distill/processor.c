@@ -102,19 +102,25 @@ size_t zq_processor_floats(const struct zq_processor *p, size_t max_length, size
     return ((coded > most ? coded : most) + 15) / 16 * 16;
 }
 
+/* The pass with the products that it may have here. */
+static struct zq_attention_pass with_product(const struct zq_processor *p, const struct zq_attention_pass *a)
+{
+    struct zq_attention_pass pass = *a;
+    pass.product = a->fast ? p->kernels.matmul : NULL;
+    return pass;
+}
+
 static void attend(void *self, const struct zq_attention_pass *a)
 {
     const struct zq_processor *p = self;
-    struct zq_attention_pass pass = *a;
-    pass.product = a->fast ? p->kernels.matmul : NULL;
+    const struct zq_attention_pass pass = with_product(p, a);
     zq_attention_forward(&pass, p->n_threads, p->scratch, p->thread_floats);
 }
 
 static void attend_back(void *self, const struct zq_attention_pass *a)
 {
     const struct zq_processor *p = self;
-    struct zq_attention_pass pass = *a;
-    pass.product = a->fast ? p->kernels.matmul : NULL;
+    const struct zq_attention_pass pass = with_product(p, a);
     zq_attention_backward(&pass, p->n_threads, p->scratch, p->thread_floats);
 }
 

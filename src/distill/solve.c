@@ -119,9 +119,8 @@ double zq_solve_judge(struct zq_student *s, const struct zq_solve_samples *sampl
 {
     const size_t n_values = samples->length * s->config.width, fit = s->max_tokens / samples->length;
     const size_t at_once = fit < s->max_sequences ? fit : s->max_sequences;
-    const bool fast = s->fast;
+    const bool fast = zq_student_judges(s);
     double total = 0;
-    s->fast = fast && s->ops->on_device;
     for (size_t i = first; i < end; i += at_once) {
         const size_t n = end - i < at_once ? end - i : at_once;
         zq_student_forward_even(s, samples->student_x + i * n_values, n, samples->length, true, out);

@@ -48,9 +48,8 @@ zq_status zq_solution_round(struct zq_solution *solution, struct zq_student *s, 
 /* ZQ_EINVAL where the samples leave nothing to learn from. */
 zq_status zq_solve_check(const struct zq_student *s, const struct zq_solve_samples *samples, zq_error *err);
 
-/* Judges on this processor multiply in F32, whatever training may.
- * Mean squared error of the student with its present codes, on samples [first, end), and on those that judge. out [max_tokens, width] and
- * sums [max_tokens] are scratch. */
+/* Mean squared error of the student with its present codes, on samples [first, end), and on those that judge. out [max_tokens, width] and
+ * sums [max_tokens] are scratch. Products are those of zq_student_judges(). */
 double zq_solve_judge(struct zq_student *s, const struct zq_solve_samples *samples, size_t first, size_t end, float *out, double *sums);
 double zq_solve_judge_held(struct zq_student *s, const struct zq_solve_samples *samples, float *out, double *sums);
 

@@ -67,18 +67,17 @@ enum { INTO_ATTENTION = 1 << ZQ_QKV | 1 << ZQ_Q | 1 << ZQ_K | 1 << ZQ_V, INTO_FF
 static struct zq_student_input carve_input(struct zq_student *s, struct zq_carver *c, float *f, size_t n, unsigned maps, bool keep)
 {
     struct zq_student_input in = {.f = f, .n = n};
-    bool codes = false;
+    bool fake = false, codes = false;
     for (int r = 0; r < ZQ_N_LINEARS; r++) {
         if (!(maps & 1u << r) || !s->linear[r].n_rows) continue;
-        if (s->linear[r].layout.spec.a_bits == 8) codes = true;
+        if (s->linear[r].layout.spec.a_bits == 8) fake = true;
         else keep = true;
+        codes |= has_codes(s, &s->linear[r]);
     }
-    if (codes) in.fake = keep ? zq_carve_floats(c, s->max_tokens, n) : f;
-    for (int r = 0; r < ZQ_N_LINEARS && !in.q_scale; r++) {
-        if (!(maps & 1u << r) || !s->linear[r].n_rows || !has_codes(s, &s->linear[r])) continue;
+    if (fake) in.fake = keep ? zq_carve_floats(c, s->max_tokens, n) : f;
+    if (codes) {
         in.q = zq_carve(c, s->max_tokens, n);
         in.q_scale = zq_carve_floats(c, s->max_tokens, 1);
-        break;
     }
     return in;
 }
@@ -297,6 +296,13 @@ void zq_student_begin_training(struct zq_student *s, bool fast)
 }
 
 void zq_student_end_training(struct zq_student *s) { s->fast = s->coded = false; }
+
+bool zq_student_judges(struct zq_student *s)
+{
+    const bool fast = s->fast;
+    s->fast = fast && s->ops->on_device;
+    return fast;
+}
 
 void zq_student_pack(struct zq_student *s, enum zq_linear_role role, const float *scales)
 {

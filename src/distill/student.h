@@ -123,6 +123,8 @@ zq_status zq_student_check(const struct zq_student *s, zq_error *err);
  * pass zq_student_quantize() is due, and zq_student_pack() after each other change of `fake`. */
 void zq_student_begin_training(struct zq_student *s, bool fast);
 void zq_student_end_training(struct zq_student *s);
+/* What judges multiplies in F32 on this processor, whatever training may. Returns what `fast` was and is afterwards to be again. */
+bool zq_student_judges(struct zq_student *s);
 
 /* Brings `fake` of every map up to date with its weights; due after each change of params. false if a weight is NaN or infinite. */
 bool zq_student_quantize(struct zq_student *s);

@@ -12,8 +12,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static double to_bf16(float f) { return (double)zq_bf16_to_float(zq_float_to_bf16(f)); }
-
 static const double u = FLT_EPSILON / 2.0;
 
 /* ---- caches ---- */
@@ -244,7 +242,7 @@ static void head_near_double(struct check *c, const struct zq_attend *a, size_t 
         s[j] = 0;
         for (size_t d = 0; d < dim; d++) {
             const float k = key(a, kv_head, j, d), scale = key_scale(a, kv_head, j);
-            const double term = (bf16 ? to_bf16(q[d]) * to_bf16(k * scale) : (double)q[d] * k * scale) * a->scale;
+            const double term = (bf16 ? (double)written_bf16(q[d]) * written_bf16(k * scale) : (double)q[d] * k * scale) * a->scale;
             s[j] += term;
             mass += fabs(term);
         }
@@ -259,7 +257,7 @@ static void head_near_double(struct check *c, const struct zq_attend *a, size_t 
         for (size_t j = 0; j < a->n_keys; j++) {
             if (!is_visible(a, token, j)) continue;
             const float v = value(a, kv_head, j, d), scale = value_scale(a, kv_head, j);
-            const double seen = bf16 ? to_bf16(v * scale) : (double)v * scale, term = s[j] / sum * seen;
+            const double seen = bf16 ? (double)written_bf16(v * scale) : (double)v * scale, term = s[j] / sum * seen;
             want[d] += term;
             mass += fabs(term);
             tiny += 2 + fabs(seen);

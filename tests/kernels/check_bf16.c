@@ -1,14 +1,12 @@
 /* BF16 products of --math fast against their formula in double, within the bound of kernels.h; where they keep the products of exact,
  * against plain C bit by bit. */
 #include "products.h"
+#include "written.h"
 
-#include "base/half.h"
 #include "kernels/crossovers.h"
 
 #include <math.h>
 #include <string.h>
-
-static float bf16(float f) { return zq_bf16_to_float(zq_float_to_bf16(f)); }
 
 struct bf16_shape {
     size_t n_rows, n_cols, k_group, n_tokens;
@@ -51,10 +49,11 @@ static void compare(struct check *c, const struct bf16_shape *s, const struct zq
                     const float *got)
 {
     float *w = check_buffer(c, s->n_rows * s->n_cols * sizeof *w, sizeof *w), *x = check_buffer(c, s->n_cols * sizeof *x, sizeof *x);
-    for (size_t i = 0; i < s->n_rows * s->n_cols; i++) w[i] = s->bits == 16 ? bf16(product_weight(p->w, values, i)) : ((const int8_t *)values)[i];
+    for (size_t i = 0; i < s->n_rows * s->n_cols; i++)
+        w[i] = s->bits == 16 ? written_bf16(product_weight(p->w, values, i)) : ((const int8_t *)values)[i];
     for (size_t t = 0; t < s->n_tokens && !c->failed; t++) {
         double want[256], bound[256];
-        for (size_t k = 0; k < s->n_cols; k++) x[k] = bf16(p->x[t * p->ld_x + k]);
+        for (size_t k = 0; k < s->n_cols; k++) x[k] = written_bf16(p->x[t * p->ld_x + k]);
         for (size_t row = 0; row < s->n_rows; row++) written(s, p, w + row * s->n_cols, x, scales, t, row, &want[row], &bound[row]);
         check_near(c, got + t * p->ld_out, want, bound, s->n_rows, "out");
     }

@@ -1,16 +1,14 @@
 /* Products of training with --math fast against their formula in double, within the bound of kernels.h; and parts of one against the whole, bit
  * by bit. */
 #include "check.h"
+#include "written.h"
 
 #include "base/alloc.h"
-#include "base/half.h"
 #include "kernels/training.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-static float bf16(float f) { return zq_bf16_to_float(zq_float_to_bf16(f)); }
 
 /* An operand of n_rows rows of n_cols values in memory, and how far apart they lie. */
 static const float *operand(struct check *c, size_t n_rows, size_t n_cols, size_t *ld, enum check_values kind)
@@ -22,10 +20,10 @@ static const float *operand(struct check *c, size_t n_rows, size_t n_cols, size_
 static void compare(struct check *c, const struct zq_matmul *p, const float *before)
 {
     float *x = check_buffer(c, p->k * sizeof *x, sizeof *x), *y = check_buffer(c, p->n * p->k * sizeof *y, sizeof *y); /* [k], [n, k] */
-    for (size_t i = 0; i < p->n * p->k; i++) y[i] = bf16(p->b[p->turn_b ? i / p->k * p->ldb + i % p->k : i % p->k * p->ldb + i / p->k]);
+    for (size_t i = 0; i < p->n * p->k; i++) y[i] = written_bf16(p->b[p->turn_b ? i / p->k * p->ldb + i % p->k : i % p->k * p->ldb + i / p->k]);
     for (size_t i = 0; i < p->m && !c->failed; i++) {
         double want[256], bound[256];
-        for (size_t k = 0; k < p->k; k++) x[k] = bf16(p->alpha * p->a[p->turn_a ? k * p->lda + i : i * p->lda + k]);
+        for (size_t k = 0; k < p->k; k++) x[k] = written_bf16(p->alpha * p->a[p->turn_a ? k * p->lda + i : i * p->lda + k]);
         for (size_t j = 0; j < p->n; j++) {
             const double start = p->add ? (double)before[i * p->ldc + j] : 0;
             double sum = 0, mass = 0, tiny = 0;

@@ -1,6 +1,7 @@
 /* The written order in scalars. */
 #include "written.h"
 
+#include "base/half.h"
 #include "kernels/c/vec_c.h"
 #include "kernels/math.h"
 
@@ -41,6 +42,8 @@ float written_token(int8_t *q, const float *y, size_t n)
     }
     return scale;
 }
+
+float written_bf16(float f) { return zq_bf16_to_float(zq_float_to_bf16(f)); }
 
 float written_exp(float x) { return v_exp(v_set(x)).lane[0]; }
 

@@ -14,6 +14,8 @@ float written_squares(const float *x, size_t n, float mean);
 float written_token(int8_t *q, const float *y, size_t n);
 /* exp of kernels/math.h at level C: its accuracy is checked on its own. */
 float written_exp(float x);
+/* The BF16 value nearest to f, ties to even. */
+float written_bf16(float f);
 /* Of GELU's polynomial: the sum of its terms' magnitudes at t, and its error times the root of the tail. */
 double written_gelu_mass(double t);
 double written_gelu_error(void);

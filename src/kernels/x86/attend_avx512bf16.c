@@ -142,8 +142,7 @@ static void attend_many(const struct zq_attend *a, const struct bf16_tile *t, st
     const pair *x = t->x;
     const size_t ld = padded_pairs(a->heads.head_dim);
     for (size_t i = 0, n; i < n_queries; i += n, x += n * ld) {
-        const size_t left = n_queries - i, n_blocks = (left + T_MANY - 1) / T_MANY;
-        n = (left + n_blocks - 1) / n_blocks;
+        n = block_of(n_queries - i);
         if (n == T_MANY) attend_block_bf16(a, t, queries + i, x, T_MANY, tile);
         else if (n == T_MANY - 1) attend_block_bf16(a, t, queries + i, x, T_MANY - 1, tile);
         else if (n == T_LEAST) attend_block_bf16(a, t, queries + i, x, T_LEAST, tile);
@@ -156,15 +155,11 @@ static void attend_many(const struct zq_attend *a, const struct bf16_tile *t, st
 ZQ_INLINE void attend_queries(const struct zq_attend *a, const struct bf16_tile *t, struct query *queries, size_t n, size_t kv_head, struct kept kept)
 {
     const size_t head_dim = a->heads.head_dim;
-    size_t first = SIZE_MAX, end = 0;
-    for (size_t i = 0; i < n; i++) {
-        token_pairs(t->x + i * padded_pairs(head_dim), queries[i].q, head_dim, 2 * padded_pairs(head_dim));
-        first = zq_smaller(first, queries[i].first);
-        if (queries[i].end > end) end = queries[i].end;
-    }
-    for (size_t tile = first / TILE * TILE; tile < end; tile += TILE) {
+    const struct range seen = seen_by(queries, n);
+    for (size_t i = 0; i < n; i++) token_pairs(t->x + i * padded_pairs(head_dim), queries[i].q, head_dim, 2 * padded_pairs(head_dim));
+    for (size_t tile = seen.begin / TILE * TILE; tile < seen.end; tile += TILE) {
         const struct keys at = keys_at(a, kv_head, tile, kept);
-        const size_t n_keys = zq_smaller(end - tile, TILE);
+        const size_t n_keys = zq_smaller(seen.end - tile, TILE);
         fill_keys(t->k, at, n_keys, head_dim, kept);
         fill_values(t->v, at, n_keys, head_dim, kept);
         attend_many(a, t, queries, n, tile);

@@ -76,11 +76,11 @@ ZQ_INLINE __m512i load_pairs(const struct row_pair *r, size_t at, size_t n, vec 
 }
 
 /* Up to 32 floats, n of them there, times alpha, as 16 pairs. */
-ZQ_INLINE __m512i line_pairs(const float *x, size_t n, vec alpha)
+ZQ_INLINE __m512i load_line(const float *x, size_t n, vec alpha)
 {
     const size_t low = zq_smaller(n, 16);
     const vec first = n >= 32 ? v_load(x) : v_load_n(x, low), second = n >= 32 ? v_load(x + 16) : v_load_n(x + low, n - low);
-    return as_ints(_mm512_cvtne2ps_pbh(v_mul(alpha, second), v_mul(alpha, first)));
+    return line_pairs(v_mul(alpha, first), v_mul(alpha, second));
 }
 
 /* 16 lines of 32 values, ld apart, of which n lines and n_k values are there, become 16 vectors of a pair of each line. */
@@ -88,9 +88,9 @@ ZQ_INLINE void turn_lines(__m512i r[16], const float *x, size_t ld, size_t n_k, 
 {
     if (n_k >= 32 && n == 16) {
         ZQ_UNROLL
-        for (size_t j = 0; j < 16; j++) r[j] = as_ints(_mm512_cvtne2ps_pbh(v_load(x + j * ld + 16), v_load(x + j * ld)));
+        for (size_t j = 0; j < 16; j++) r[j] = line_pairs(v_load(x + j * ld), v_load(x + j * ld + 16));
     } else {
-        for (size_t j = 0; j < 16; j++) r[j] = line_pairs(j < n ? x + j * ld : x, j < n ? zq_smaller(n_k, 32) : 0, v_set(1));
+        for (size_t j = 0; j < 16; j++) r[j] = load_line(j < n ? x + j * ld : x, j < n ? zq_smaller(n_k, 32) : 0, v_set(1));
     }
     turn_pairs(r);
 }
@@ -118,7 +118,7 @@ static void fill_left(struct matmul_block *b)
     for (size_t i = 0; i < b->n_rows && !p->turn_a; i++) {
         const float *from = p->a + (b->row + i) * p->lda + b->k;
         for (size_t k = 0; k < b->n_pairs; k += 16)
-            _mm512_storeu_si512(b->left[i] + k, line_pairs(from + 2 * k, zq_smaller(b->n_k - 2 * k, 32), alpha));
+            _mm512_storeu_si512(b->left[i] + k, load_line(from + 2 * k, zq_smaller(b->n_k - 2 * k, 32), alpha));
     }
     for (size_t i = b->n_rows; i < up_to(b->n_rows, TOKENS_STEP) && !p->turn_a; i++) memset(b->left[i], 0, b->n_pairs * sizeof(pair));
     for (size_t k = 0; k < b->n_pairs && p->turn_a; k += 16)

@@ -25,15 +25,16 @@ ZQ_INLINE __m512bh as_bf16(__m512i a)
     return b;
 }
 
-/* 32 floats in their order. */
-ZQ_INLINE void store_pairs(pair *to, vec first, vec second) { _mm512_storeu_si512(to, as_ints(_mm512_cvtne2ps_pbh(second, first))); }
+/* 16 pairs of 32 floats in their order. */
+ZQ_INLINE __m512i line_pairs(vec first, vec second) { return as_ints(_mm512_cvtne2ps_pbh(second, first)); }
+ZQ_INLINE void store_pairs(pair *to, vec first, vec second) { _mm512_storeu_si512(to, line_pairs(first, second)); }
 
 /* 16 pairs, each of a float of `even` and the one of `odd` in the same lane. */
 ZQ_INLINE __m512i make_pairs(vec even, vec odd)
 {
     static const uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                        8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    return _mm512_permutexvar_epi16(_mm512_loadu_si512(order), as_ints(_mm512_cvtne2ps_pbh(odd, even)));
+    return _mm512_permutexvar_epi16(_mm512_loadu_si512(order), line_pairs(even, odd));
 }
 
 /* n floats in their order as pairs; zeros up to n_cols, a multiple of STEP_COLS less than that above n. */
