@@ -326,15 +326,6 @@ void zq_step_forward(struct zq_session *s, const zq_input *inputs, size_t n_inpu
     zq_heads_forward(s, inputs, n_inputs);
 }
 
-static struct zq_rows rows_from(struct zq_rows r, size_t row)
-{
-    if (r.f) r.f += row * r.ld;
-    if (r.q) r.q += row * r.ld;
-    if (r.scale) r.scale += row;
-    if (r.h) r.h += row * r.ld;
-    return r;
-}
-
 enum { TOKENS_TOGETHER = 256 };
 
 /* Whether the planned step goes through the blocks as one. */
@@ -344,18 +335,17 @@ static bool goes_together(const struct zq_session *s, size_t n_inputs)
 }
 
 /* Sequences of an encoder have nothing to do with one another: they go through all blocks a few at a time, so that what lies between two
- * operators stays in the caches, and weights still serve enough tokens. */
+ * operators stays in the caches, and weights still serve enough tokens. Only x.f, which heads and callers read, has a place for all of them. */
 static void encode(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
 {
-    const struct zq_rows x = s->x;
-    for (size_t i = 0, n, row = 0; i < n_inputs; i += n, row += s->n_tokens) {
+    float *all = s->x.f;
+    for (size_t i = 0, n; i < n_inputs; i += n, s->x.f += s->n_tokens * s->x.ld) {
         size_t n_tokens = inputs[i].n;
         for (n = 1; i + n < n_inputs && n_tokens + inputs[i + n].n <= TOKENS_TOGETHER; n++) n_tokens += inputs[i + n].n;
         plan_step(s, inputs + i, n);
-        s->x = rows_from(x, row);
         forward_blocks(s, inputs + i, n);
     }
-    s->x = x;
+    s->x.f = all;
     plan_step(s, inputs, n_inputs);
     zq_heads_forward(s, inputs, n_inputs);
 }

@@ -158,6 +158,51 @@ static void check_same_bits(void **state)
     golden_close(&g);
 }
 
+enum { N_TOGETHER = 9 };
+
+/* Its last hidden states, of sequences that begin at i and have lengths[i] ids, i in [first, first + n). */
+static const float *encode(zq_session *s, size_t n_layers, const int32_t *ids, const size_t *lengths, size_t first, size_t n)
+{
+    zq_input inputs[N_TOGETHER];
+    for (size_t i = 0; i < n; i++) inputs[i] = (zq_input){.sequence = i, .ids = ids + first + i, .n = lengths[first + i]};
+    OK(zq_session_step(s, inputs, n, err));
+    return zq_session_hidden(s, n_layers, NULL);
+}
+
+/* Sequences of an encoder go through its blocks a few at a time: together each has the hidden states that it has alone. */
+static void check_together(void **state)
+{
+    struct golden g;
+    golden_open(&g, *state);
+    char dir[256];
+    make_quantized(g.dir, &(zq_quantize_options){.scheme = "w8a8"}, dir, sizeof dir);
+    zq_model *m = NULL;
+    zq_session *s = NULL;
+    OK(zq_model_open(&m, dir, &(zq_open_options){.n_threads = 2}, err));
+    zq_model_info info;
+    zq_model_info_get(m, &info);
+    size_t one, n, n_tokens = 0;
+    const int32_t *ids = golden_ids(&g, "b.ids", &one, &n);
+    assert_true(n > N_TOGETHER);
+    n -= N_TOGETHER;
+    const size_t lengths[N_TOGETHER] = {n, 1, n / 2, n, n, 2, n - 1, n, n};
+    for (size_t i = 0; i < N_TOGETHER; i++) n_tokens += lengths[i];
+    assert_true(n_tokens > 512); /* three groups and more (session.c) */
+    const zq_session_options so = {.n_threads = 2, .n_sequences = N_TOGETHER, .max_length = n, .max_batch_tokens = n_tokens};
+    OK(zq_session_create(&s, m, &so, err));
+    const size_t bytes = n_tokens * info.width * sizeof(float);
+    float *together = malloc(bytes), *at = together;
+    assert_non_null(together);
+    memcpy(together, encode(s, info.n_layers, ids, lengths, 0, N_TOGETHER), bytes);
+    for (size_t i = 0; i < N_TOGETHER; at += lengths[i++] * info.width)
+        assert_memory_equal(at, encode(s, info.n_layers, ids, lengths, i, 1), lengths[i] * info.width * sizeof(float));
+    free(together);
+    zq_session_close(s);
+    zq_model_close(m);
+    drop_quantized(dir);
+    golden_close(&g);
+}
+
 int main(void)
 {
 #if defined(__SANITIZE_ADDRESS__) /* thirty times slower: the small models do */
@@ -165,9 +210,11 @@ int main(void)
 #else
     static char *const names[] = {"novels", "stories260k", "gptj", "neox", "opt", "llama", "llama-rope3", "mistral", "qwen2", "bert", "minilm-sst2"};
 #endif
-    struct CMUnitTest tests[2 * ZQ_LEN(names)];
+    static char *const encoders[] = {"bert", "minilm-sst2"};
+    struct CMUnitTest tests[2 * ZQ_LEN(names) + ZQ_LEN(encoders)];
     size_t n = 0;
     for (size_t i = 0; i < ZQ_LEN(names); i++) tests[n++] = (struct CMUnitTest){"integers", check_integers, NULL, NULL, names[i]};
     for (size_t i = 0; i < ZQ_LEN(names); i++) tests[n++] = (struct CMUnitTest){"same bits", check_same_bits, NULL, NULL, names[i]};
+    for (size_t i = 0; i < ZQ_LEN(encoders); i++) tests[n++] = (struct CMUnitTest){"together", check_together, NULL, NULL, encoders[i]};
     return cmocka_run_group_tests_name("exact", tests, NULL, NULL);
 }
