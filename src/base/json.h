@@ -8,7 +8,8 @@
 #include <jansson.h>
 
 /* Parses text as one JSON value (RFC 8259). ZQ_EFORMAT names line and column: also for duplicate keys, keys with \u0000, text
- * that is not UTF-8, integers beyond 64 bits, more than 2048 levels. `name` is for the error sentence. *out is NULL on failure. */
+ * that is not UTF-8, numbers beyond double precision, more than 2048 levels. Integers beyond 64 bits become reals. `name` is for the error sentence.
+ * *out is NULL on failure. */
 zq_status zq_json_parse(json_t **out, const char *text, size_t n_bytes, const char *name, zq_error *err);
 /* Reads and parses a file of at most max_bytes. */
 zq_status zq_json_read(json_t **out, const char *path, size_t max_bytes, zq_error *err);

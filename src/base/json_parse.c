@@ -183,20 +183,6 @@ static size_t skip_digits(struct parser *p)
     return (size_t)(p->at - from);
 }
 
-static json_t *make_integer(struct parser *p, const char *s)
-{
-    const bool negative = *s == '-';
-    json_int_t v = 0;
-    for (s += negative; s < p->at; s++) {
-        const int digit = negative ? '0' - *s : *s - '0';
-        if (__builtin_mul_overflow(v, (json_int_t)10, &v) || __builtin_add_overflow(v, (json_int_t)digit, &v)) {
-            wrong(p, "an integer beyond 64 bits");
-            return NULL;
-        }
-    }
-    return checked(p, json_integer(v));
-}
-
 static json_t *make_real(struct parser *p, const char *from)
 {
     p->n_text = 0;
@@ -210,6 +196,18 @@ static json_t *make_real(struct parser *p, const char *from)
     if (isfinite(v)) return checked(p, json_real(v));
     wrong(p, "a number beyond double precision");
     return NULL;
+}
+
+/* Beyond 64 bits it becomes a real: transformers writes 10^30 where a tokenizer has no limit. */
+static json_t *make_integer(struct parser *p, const char *from)
+{
+    const bool negative = *from == '-';
+    json_int_t v = 0;
+    for (const char *s = from + negative; s < p->at; s++) {
+        const int digit = negative ? '0' - *s : *s - '0';
+        if (__builtin_mul_overflow(v, (json_int_t)10, &v) || __builtin_add_overflow(v, (json_int_t)digit, &v)) return make_real(p, from);
+    }
+    return checked(p, json_integer(v));
 }
 
 static json_t *parse_number(struct parser *p)

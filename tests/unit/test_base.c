@@ -277,7 +277,7 @@ static void bad_json_names_the_place(void **state)
         "", " ", "{", "[", "{\"a\":1,\"a\":2}", "{\"x\":{\"a\":1,\"a\":1}}", "[1,]", "{}x", "nul", "tru", "{\"a\"}", "{\"a\":}", "{1:2}",
         "{\"a\":1,}", "[1 2]", "\xef\xbb\xbf{}", "{\"a\\u0000\":1}",
         /* numbers */
-        "123456789012345678901234567890", "9223372036854775808", "-9223372036854775809", "1e999", "01", "-", "1.", ".5", "1e", "+1",
+        "1e999", "01", "-", "1.", ".5", "1e", "+1",
         /* strings: ends, escapes, surrogates, control characters, UTF-8 */
         "\"a", "\"\\", "\"\\x\"", "\"\\u12g4\"", "\"\\u12\"", "\"\\ud800\"", "\"\\udc00\"", "\"\\ud800\\u0041\"", "\"\\ud800\\ud800\"", "\"\n\"",
         "\"\xff\"", "\"\xc0\x80\"", "\"\xed\xa0\x80\"", "\"\xf4\x90\x80\x80\"", "\"\xc3\"", "\"\xe2\x82\""};
@@ -299,7 +299,8 @@ static void getters_check_types_and_ranges(void **state)
 {
     (void)state;
     json_t *o;
-    assert_int_equal(parse(&o, "{\"i\":5,\"r\":2.5,\"b\":true,\"s\":\"t\",\"n\":null,\"big\":9223372036854775807}", NULL), ZQ_OK);
+    assert_int_equal(parse(&o, "{\"i\":5,\"r\":2.5,\"b\":true,\"s\":\"t\",\"n\":null,\"big\":9223372036854775807,"
+                                "\"huge\":9223372036854775808}", NULL), ZQ_OK);
     int64_t i;
     double r;
     bool b;
@@ -313,6 +314,7 @@ static void getters_check_types_and_ranges(void **state)
     assert_string_equal(err.message, "doc: \"i\" is 5, outside 6 .. 8");
     assert_int_equal(zq_json_int(o, "i", 0, 4, 9, &i, "doc", NULL), ZQ_EFORMAT);
     assert_int_equal(zq_json_int(o, "r", 0, 4, 9, &i, "doc", NULL), ZQ_EFORMAT);
+    assert_int_equal(zq_json_int(o, "huge", 0, INT64_MAX, 9, &i, "doc", NULL), ZQ_EFORMAT);
     assert_int_equal(zq_json_int(o, "s", 0, 4, 9, &i, "doc", NULL), ZQ_EFORMAT);
 
     assert_true(!zq_json_real(o, "r", 1, &r, "doc", &err) && r == 2.5);
@@ -339,6 +341,7 @@ static void json_is_understood(void **state)
     (void)state;
     static const struct { const char *text, *want; } cases[] = {
         {" [ ] ", "[]"}, {"{ }", "{}"}, {"\t\r\n7", "7"}, {"-0", "0"}, {"9223372036854775807", "9223372036854775807"},
+        {"9223372036854775808", "9.22337204e18"}, {"-9223372036854775809", "-9.22337204e18"}, {"1000000000000000019884624838656", "1e30"},
         {"-9223372036854775808", "-9223372036854775808"}, {"1e2", "100.0"}, {"-1.5E-1", "-0.15"}, {"1e-400", "0.0"}, {"true", "true"},
         {"[false , null]", "[false,null]"}, {"{\"b\":1,\"a\":[{}]}", "{\"b\":1,\"a\":[{}]}"},
         {"\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"", "\"\\\"\\\\/\\b\\f\\n\\r\\t\""}, {"\"\\u0041\\u00e9\\uFFFD\"", "\"A\xc3\xa9\xef\xbf\xbd\""},

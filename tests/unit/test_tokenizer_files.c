@@ -109,7 +109,8 @@ static void test_gpt2(void **state)
         "{\"tokenizer_class\": \"GPT2TokenizerFast\", \"add_bos_token\": true, \"bos_token\": {\"content\": \"</s>\"}}");
     EXPECT(dir, "a</s>b", 5, 0, 5, 1); /* as OPT */
     EXPECT_PAIR(dir, "a", "b", 5, 0, 1);
-    put(dir, "tokenizer_config.json", "{\"add_prefix_space\": true, \"pad_token\": \"<pad>\"}");
+    put(dir, "tokenizer_config.json",
+        "{\"add_prefix_space\": true, \"pad_token\": \"<pad>\", \"model_max_length\": 1000000000000000019884624838656}");
     EXPECT(dir, "a<pad>", 3, 7); /* a token that is named, but not in the vocabulary, gets an id behind it */
     put(dir, "tokenizer_config.json", "{\"added_tokens_decoder\": {\"9\": {\"content\": \"<x>\", \"special\": true, \"rstrip\": true}}}");
     EXPECT(dir, "a<x> b", 0, 9, 1);
