@@ -36,9 +36,10 @@ static void read_vector(struct binder *b, float **out, const char *prefix, const
     mark_used(b, t);
     if (!t && !optional) b->status = zq_fail(b->err, ZQ_EFORMAT, "%s: tensor %s is missing", b->m->dir, name);
     else if (t && !zq_dtype_is_float(t->dtype))
-        b->status = zq_fail(b->err, ZQ_EFORMAT, "tensor %s is %s, expected F32, F16 or BF16", name, zq_dtype_name(t->dtype));
+        b->status = zq_fail(b->err, ZQ_EFORMAT, "%s: tensor %s is %s, expected F32, F16 or BF16", b->m->dir, name, zq_dtype_name(t->dtype));
     else if (t && (t->n_dims != 1 || t->n_values != n))
-        b->status = zq_fail(b->err, ZQ_EFORMAT, "tensor %s has %zu values in %zu dimensions, expected [%zu]", name, t->n_values, t->n_dims, n);
+        b->status = zq_fail(b->err, ZQ_EFORMAT, "%s: tensor %s has %zu values in %zu dimensions, expected [%zu]", b->m->dir, name, t->n_values,
+                            t->n_dims, n);
     else if (t && !(*out = zq_alloc_array(n, sizeof(float))))
         b->status = zq_fail(b->err, ZQ_ENOMEM, "no memory for %s", name);
     else if (t) {
@@ -118,7 +119,7 @@ static const struct zq_tensor *bind_table(struct binder *b, const char *pattern,
     if (!name) b->status = zq_fail(b->err, ZQ_ENOMEM, "%s: no memory for tensor names", b->m->dir);
     else if (!t) b->status = zq_fail(b->err, ZQ_EFORMAT, "%s: tensor %s is missing", b->m->dir, name);
     else if (!zq_dtype_is_float(t->dtype) || t->n_dims != 2 || t->shape[0] != n_rows || t->shape[1] != n_cols)
-        b->status = zq_fail(b->err, ZQ_EFORMAT, "tensor %s is not a float tensor of shape [%zu, %zu]", name, n_rows, n_cols);
+        b->status = zq_fail(b->err, ZQ_EFORMAT, "%s: tensor %s is not a float tensor of shape [%zu, %zu]", b->m->dir, name, n_rows, n_cols);
     zq_free(name);
     return t;
 }

@@ -16,13 +16,13 @@ static const struct zq_tensor *find(const struct zq_checkpoint *ckpt, const char
     return n < 0 || (size_t)n >= sizeof name ? NULL : zq_checkpoint_find(ckpt, name);
 }
 
-static zq_status expect_shape(const struct zq_tensor *t, size_t rows, size_t cols, zq_error *err)
+static zq_status expect_shape(const struct zq_checkpoint *ckpt, const struct zq_tensor *t, size_t rows, size_t cols, zq_error *err)
 {
     if (t->n_dims == 2 && t->shape[0] == rows && t->shape[1] == cols) return ZQ_OK;
     char got[96] = "";
     for (size_t i = 0, used = 0; i < t->n_dims && used < sizeof got - 24; i++)
         used += (size_t)snprintf(got + used, sizeof got - used, "%s%zu", i ? ", " : "", t->shape[i]);
-    return zq_fail(err, ZQ_EFORMAT, "tensor %s has shape [%s], expected [%zu, %zu]", t->name, got, rows, cols);
+    return zq_fail(err, ZQ_EFORMAT, "%s: tensor %s has shape [%s], expected [%zu, %zu]", ckpt->dir, t->name, got, rows, cols);
 }
 
 static zq_status find_scale(struct zq_stored *w, const struct zq_checkpoint *ckpt, zq_error *err)
@@ -30,13 +30,14 @@ static zq_status find_scale(struct zq_stored *w, const struct zq_checkpoint *ckp
     w->scale = find(ckpt, w->name, ".weight_scale");
     if (!w->scale) return zq_fail(err, ZQ_EFORMAT, "%s: tensor %s.weight_scale is missing", ckpt->dir, w->name);
     if (!zq_dtype_is_float(w->scale->dtype))
-        return zq_fail(err, ZQ_EFORMAT, "tensor %s is %s, expected a float type", w->scale->name, zq_dtype_name(w->scale->dtype));
+        return zq_fail(err, ZQ_EFORMAT, "%s: tensor %s is %s, expected a float type", ckpt->dir, w->scale->name, zq_dtype_name(w->scale->dtype));
     if (w->spec.k_group && w->n_cols % w->spec.k_group)
-        return zq_fail(err, ZQ_EFORMAT, "module %s: groups of %zu do not divide %zu input channels", w->name, w->spec.k_group, w->n_cols);
-    return expect_shape(w->scale, w->n_rows, zq_spec_n_groups(w->spec, w->n_cols), err);
+        return zq_fail(err, ZQ_EFORMAT, "%s: module %s: groups of %zu do not divide %zu input channels", ckpt->dir, w->name, w->spec.k_group,
+                       w->n_cols);
+    return expect_shape(ckpt, w->scale, w->n_rows, zq_spec_n_groups(w->spec, w->n_cols), err);
 }
 
-static zq_status check_scales(const struct zq_stored *w, zq_error *err)
+static zq_status check_scales(const struct zq_stored *w, const struct zq_checkpoint *ckpt, zq_error *err)
 {
     float row[256];
     const size_t n = w->scale->n_values, value = zq_dtype_bytes(w->scale->dtype);
@@ -44,7 +45,8 @@ static zq_status check_scales(const struct zq_stored *w, zq_error *err)
         const size_t m = n - i < ZQ_LEN(row) ? n - i : ZQ_LEN(row);
         zq_to_float(row, w->scale->bytes + i * value, w->scale->dtype, m);
         for (size_t j = 0; j < m; j++)
-            if (!isfinite(row[j])) return zq_fail(err, ZQ_EFORMAT, "tensor %s: scale %zu is no finite number", w->scale->name, i + j);
+            if (!isfinite(row[j]))
+                return zq_fail(err, ZQ_EFORMAT, "%s: tensor %s: scale %zu is no finite number", ckpt->dir, w->scale->name, i + j);
     }
     return ZQ_OK;
 }
@@ -54,16 +56,17 @@ static zq_status find_packed(struct zq_stored *w, const struct zq_checkpoint *ck
     w->weight = find(ckpt, w->name, ".weight_packed");
     if (!w->weight) return zq_fail(err, ZQ_EFORMAT, "%s: tensor %s.weight_packed is missing", ckpt->dir, w->name);
     if (w->weight->dtype != ZQ_I32)
-        return zq_fail(err, ZQ_EFORMAT, "tensor %s is %s, expected I32", w->weight->name, zq_dtype_name(w->weight->dtype));
-    zq_status st = expect_shape(w->weight, w->n_rows, zq_packed_words(w->n_cols, w->spec.w_bits), err);
+        return zq_fail(err, ZQ_EFORMAT, "%s: tensor %s is %s, expected I32", ckpt->dir, w->weight->name, zq_dtype_name(w->weight->dtype));
+    zq_status st = expect_shape(ckpt, w->weight, w->n_rows, zq_packed_words(w->n_cols, w->spec.w_bits), err);
     const struct zq_tensor *shape = find(ckpt, w->name, ".weight_shape");
     if (st || !shape) return st;
     int64_t dims[2];
-    if (shape->dtype != ZQ_I64 || shape->n_bytes != sizeof dims) return zq_fail(err, ZQ_EFORMAT, "tensor %s is not I64 [2]", shape->name);
+    if (shape->dtype != ZQ_I64 || shape->n_bytes != sizeof dims)
+        return zq_fail(err, ZQ_EFORMAT, "%s: tensor %s is not I64 [2]", ckpt->dir, shape->name);
     memcpy(dims, shape->bytes, sizeof dims);
     if (dims[0] != (int64_t)w->n_rows || dims[1] != (int64_t)w->n_cols)
-        return zq_fail(err, ZQ_EFORMAT, "tensor %s says [%lld, %lld], expected [%zu, %zu]", shape->name, (long long)dims[0], (long long)dims[1],
-                       w->n_rows, w->n_cols);
+        return zq_fail(err, ZQ_EFORMAT, "%s: tensor %s says [%lld, %lld], expected [%zu, %zu]", ckpt->dir, shape->name, (long long)dims[0],
+                       (long long)dims[1], w->n_rows, w->n_cols);
     return ZQ_OK;
 }
 
@@ -81,12 +84,12 @@ zq_status zq_stored_find(struct zq_stored *out, const struct zq_module *module, 
         if (!w.weight) return zq_fail(err, ZQ_EFORMAT, "%s: tensor %s.weight is missing", ckpt->dir, w.name);
         const bool right = w.storage == ZQ_STORED_INT ? w.weight->dtype == ZQ_I8 : zq_dtype_is_float(w.weight->dtype);
         if (!right)
-            return zq_fail(err, ZQ_EFORMAT, "tensor %s is %s, expected %s", w.weight->name, zq_dtype_name(w.weight->dtype),
+            return zq_fail(err, ZQ_EFORMAT, "%s: tensor %s is %s, expected %s", ckpt->dir, w.weight->name, zq_dtype_name(w.weight->dtype),
                            w.storage == ZQ_STORED_INT ? "I8" : "F32, F16 or BF16");
-        st = w.transposed ? expect_shape(w.weight, w.n_cols, w.n_rows, err) : expect_shape(w.weight, w.n_rows, w.n_cols, err);
+        st = w.transposed ? expect_shape(ckpt, w.weight, w.n_cols, w.n_rows, err) : expect_shape(ckpt, w.weight, w.n_rows, w.n_cols, err);
     }
     if (!st && w.storage != ZQ_STORED_FLOAT) st = find_scale(&w, ckpt, err);
-    if (!st && w.storage != ZQ_STORED_FLOAT) st = check_scales(&w, err);
+    if (!st && w.storage != ZQ_STORED_FLOAT) st = check_scales(&w, ckpt, err);
     if (!st) *out = w;
     return st;
 }

@@ -10,7 +10,8 @@ static void expect(zq_status want, const char *part)
     zq_model *m = NULL;
     zq_error e = {0};
     const zq_status st = zq_model_open(&m, dir, NULL, &e);
-    if (st != want || !strstr(e.message, part)) fail_msg("status %d, \"%s\"; expected %d with \"%s\"", st, e.message, want, part);
+    if (st != want || !strstr(e.message, part) || strncmp(e.message, dir, strlen(dir)))
+        fail_msg("status %d, \"%s\"; expected %d with \"%s: .. %s\"", st, e.message, want, dir, part);
     assert_null(m);
 }
 
