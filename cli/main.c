@@ -29,13 +29,16 @@ static void print_help(void)
 
 static const struct command *find_command(const char *name, zq_error *err)
 {
+    static const char *const options[] = {"--help", "--version"};
     const char *names[N_COMMANDS];
     for (int i = 0; i < N_COMMANDS; i++) {
         names[i] = commands[i]->name;
         if (!strcmp(names[i], name)) return commands[i];
     }
-    const char *nearest = nearest_name(name, names, N_COMMANDS);
-    if (nearest) fail(err, ZQ_EINVAL, "unknown command '%s'; did you mean '%s'?", name, nearest);
+    const bool option = *name == '-';
+    const char *what = option ? "option" : "command", *nearest = option ? nearest_name(name, options, 2) : nearest_name(name, names, N_COMMANDS);
+    if (nearest) fail(err, ZQ_EINVAL, "unknown %s '%s'; did you mean '%s'?", what, name, nearest);
+    else if (option) fail(err, ZQ_EINVAL, "unknown option '%s'; options of a command follow its name", name);
     else fail(err, ZQ_EINVAL, "unknown command '%s'; 'zq --help' lists the commands", name);
     return NULL;
 }

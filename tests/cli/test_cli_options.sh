@@ -39,6 +39,10 @@ run "$zq" quantise
 expect_error "nearest command" 2 "did you mean 'quantize'?"
 run "$zq" xyzzy
 expect_error "no near command" 2 "unknown command 'xyzzy'; 'zq --help'"
+run "$zq" --verison
+expect_error "nearest option without a command" 2 "unknown option '--verison'; did you mean '--version'?"
+run "$zq" --threads 2 inspect $model
+expect_error "an option before the command" 2 "unknown option '--threads'; options of a command follow its name"
 run "$zq" generate $model --temprature 1
 expect_error "nearest option" 2 "unknown option --temprature; did you mean --temperature?"
 run "$zq" generate $model --tread=3
