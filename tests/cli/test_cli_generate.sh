@@ -48,6 +48,8 @@ sample 8
 expect "another seed gives another text" [ "$rc" = 0 -a "$(cat "$tmp/first")" != "$(cat "$stdout")" ]
 run "$zq" generate $model -p "$prompt" -n "$n" --temperature 1 --top-k 1
 expect_same "top-k 1 is greedy" "$tmp/golden_text" "$stdout"
+run "$zq" generate $model -p "$prompt" -n "$n" --temperature 1 --top-p 0.0001
+expect_same "so is a top-p of less than one token" "$tmp/golden_text" "$stdout"
 run "$zq" generate $model -p "$prompt" -n "$n" --top-k 5
 expect_line "top-k without temperature is remarked" err '^note: .*--temperature'
 
