@@ -169,7 +169,7 @@ static const struct option options[] = {
     {"math", 0, "M", read_math, &running.math, "of training: exact (default), or fast: products in BF16 where there are units, on a GPU TF32"},
     {"memory", 0, "SIZE", read_bytes, &args.memory, "bound on resident memory: 512M, 2G, 1.5GiB"},
     {"dry-run", 0, NULL, read_flag, &args.dry_run, "print the plan and stop"},
-    {"force", 0, NULL, read_flag, &args.force, "replace an existing OUT"},
+    {"force", 0, NULL, read_flag, &args.force, "replace an existing OUT: a model, or an empty directory"},
     {"resume", 0, NULL, read_flag, &args.resume, "continue an interrupted run of the same command"},
     {"json", 0, NULL, read_flag, &args.json, "print the report as JSON (also in OUT/zq-report.json)"},
     {0},

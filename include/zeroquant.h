@@ -251,7 +251,8 @@ typedef struct zq_sampler {
     float top_p;       /* 0 or >= 1: all */
     uint64_t state;    /* of the generator; set it to the seed */
 } zq_sampler;
-/* Chooses an id from logits [n], n >= 1. ZQ_ENOMEM only when sampling (temperature > 0); ZQ_EINVAL for n = 0. */
+/* Chooses an id from logits [n], n >= 1; those that are no number are never chosen. ZQ_ENOMEM only when sampling (temperature > 0); ZQ_EINVAL
+ * for n = 0; ZQ_EFORMAT if the largest is not finite or none is a number. */
 ZQ_API zq_status zq_sample(zq_sampler *sampler, const float *logits, size_t n, int32_t *id, zq_error *err);
 /* The same for each row of logits of a decoder's latest step, where the step ran: on a device the logits stay there. Row i takes
  * samplers[i] and gives ids[i]; n is the number of rows, at most n_sequences. On a device sums are added in another order: where a bound
@@ -423,7 +424,7 @@ typedef struct zq_quantize_options {
     uint64_t memory_bytes;   /* bound on resident memory; 0: none given */
     int n_threads;
     bool dry_run;            /* plan only: nothing is written */
-    bool force;              /* replace an existing output */
+    bool force;              /* replace an existing output: an empty directory or one with a config.json */
     bool resume;             /* continue an interrupted run */
     bool (*progress)(void *user, const zq_quantize_progress *p); /* return false to cancel. May be NULL */
     zq_note_fn *note;        /* may be NULL */

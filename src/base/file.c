@@ -20,13 +20,17 @@ enum { BUFFER_BYTES = 1 << 20 };
 zq_status zq_map_open(struct zq_map *map, const char *path, zq_error *err)
 {
     *map = (struct zq_map){0};
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe without a writer would hold it up */
     if (fd < 0) return zq_fail_errno(err, "cannot open %s", path);
     struct stat st;
-    if (fstat(fd, &st) || (!S_ISREG(st.st_mode) && (errno = EISDIR))) {
+    if (fstat(fd, &st) || (S_ISDIR(st.st_mode) && (errno = EISDIR))) {
         zq_status s = zq_fail_errno(err, "cannot read %s", path);
         close(fd);
         return s;
+    }
+    if (!S_ISREG(st.st_mode)) {
+        close(fd);
+        return zq_fail(err, ZQ_EIO, "cannot read %s: it is a pipe or a device, a file is needed", path);
     }
     if (st.st_size > 0) {
         void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
@@ -117,6 +121,7 @@ static zq_status find_target(struct zq_output *out, const char *path, bool *stra
 {
     char resolved[PATH_MAX];
     struct stat info, named;
+    if (!*path) return zq_fail(err, ZQ_EINVAL, "the name of a file to write is empty");
     const bool exists = !stat(path, &info), is_link = exists && !lstat(path, &named) && S_ISLNK(named.st_mode);
     if (exists && S_ISDIR(info.st_mode) && (errno = EISDIR)) return zq_fail_errno(err, "cannot write %s", path);
     *straight = exists && (!S_ISREG(info.st_mode) || (is_link && !realpath(path, resolved)));

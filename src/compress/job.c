@@ -122,6 +122,8 @@ static zq_status meet_output(struct job *job, zq_error *err)
     if (lstat(out, &info)) return ZQ_OK;
     if (!S_ISDIR(info.st_mode) && !S_ISLNK(info.st_mode))
         return zq_fail(err, ZQ_EEXIST, "%s exists and is no directory: only directories are replaced", out);
+    if (job->options->force && !zq_place_replaceable(&job->place))
+        return zq_fail(err, ZQ_EEXIST, "%s holds something, and no config.json: only models are replaced", out);
     if (!job->options->resume)
         return job->options->force ? ZQ_OK : zq_fail(err, ZQ_EEXIST, "%s exists already: --force replaces it, --resume compares it", out);
     zq_error reason = {0};

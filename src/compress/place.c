@@ -197,6 +197,25 @@ static zq_status replace(const struct zq_place *place, zq_error *err)
     return st;
 }
 
+static bool is_empty(const char *path)
+{
+    DIR *dir = opendir(path);
+    bool empty = dir != NULL;
+    for (struct dirent *e; empty && (e = readdir(dir));) empty = !strcmp(e->d_name, ".") || !strcmp(e->d_name, "..");
+    if (dir) closedir(dir);
+    return empty;
+}
+
+bool zq_place_replaceable(const struct zq_place *place)
+{
+    struct stat info;
+    if (!lstat(place->out, &info) && S_ISLNK(info.st_mode)) return true;
+    char *config = zq_path_join(place->out, "config.json");
+    const bool model = config && zq_file_exists(config);
+    zq_free(config);
+    return model || is_empty(place->out);
+}
+
 zq_status zq_place_publish(const struct zq_place *place, bool force, zq_error *err)
 {
     zq_status st = zq_sync_directory(place->partial, err);

@@ -21,6 +21,8 @@ zq_status zq_place_lock(struct zq_place *place, zq_error *err);
 zq_status zq_place_clear(const struct zq_place *place, char *const *keep, size_t n_keep, bool *removed, zq_error *err);
 /* ZQ_ENOSPC, with the numbers, if the file system of "OUT.partial" has less than n_bytes free. */
 zq_status zq_place_need(const struct zq_place *place, uint64_t n_bytes, zq_error *err);
+/* Whether OUT may be removed: a model's directory, an empty one, or a link. A home directory that was named by mistake is none of them. */
+bool zq_place_replaceable(const struct zq_place *place);
 /* Makes "OUT.partial" durable and renames it to OUT. An existing OUT is replaced in one step and then removed, if `force`;
  * else ZQ_EEXIST. */
 zq_status zq_place_publish(const struct zq_place *place, bool force, zq_error *err);

@@ -22,20 +22,24 @@ static int by_logit(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
-static int32_t greedy(const float *logits, size_t n)
+/* n if no logit is a number. */
+static size_t greedy(const float *logits, size_t n)
 {
     size_t best = 0;
-    for (size_t i = 1; i < n; i++)
+    while (best < n && isnan(logits[best])) best++;
+    for (size_t i = best + 1; i < n; i++)
         if (logits[i] > logits[best]) best = i;
-    return (int32_t)best;
+    return best;
 }
 
 zq_status zq_sample(zq_sampler *s, const float *logits, size_t n, int32_t *id, zq_error *err)
 {
     *id = 0;
     if (!n) return zq_fail(err, ZQ_EINVAL, "there are no logits to sample from");
+    const size_t best = greedy(logits, n);
+    if (best == n || isinf(logits[best])) return zq_fail(err, ZQ_EFORMAT, "the model's logits are no finite numbers: its weights are damaged");
     if (!(s->temperature > 0)) {
-        *id = greedy(logits, n);
+        *id = (int32_t)best;
         return ZQ_OK;
     }
     struct candidate *c = zq_alloc_array(n, sizeof *c);

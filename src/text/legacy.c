@@ -227,7 +227,8 @@ static zq_status put_post(struct legacy *l, zq_error *err)
 
 /* ---- vocabularies ------------------------------------------------------------------------------------------------- */
 
-/* Calls fn for each line of a file, without its line end, with its number from 0. */
+/* Calls fn for each line of a file, without its line end, with its number from 0. A last line without an end is what a file that was cut off has:
+ * its token would be another one. */
 static zq_status each_line(const char *path, zq_status (*fn)(void *user, const char *line, size_t number, zq_error *err), void *user, zq_error *err)
 {
     char *text;
@@ -235,11 +236,10 @@ static zq_status each_line(const char *path, zq_status (*fn)(void *user, const c
     zq_status st = zq_file_read(&text, &n, path, MAX_FILE_BYTES, err);
     if (st) return st;
     if (memchr(text, 0, n) || zq_utf8_valid(text, n) < n) st = zq_fail(err, ZQ_EFORMAT, "%s: not a text file in UTF-8", path);
+    if (!st && n && text[n - 1] != '\n') st = zq_fail(err, ZQ_EFORMAT, "%s ends within a line: it was cut off, or lacks its last line end", path);
     char *line = text;
     for (size_t number = 0; !st && line < text + n; number++) {
-        char *end = memchr(line, '\n', (size_t)(text + n - line));
-        char *next = end ? end + 1 : text + n;
-        if (!end) end = text + n;
+        char *end = memchr(line, '\n', (size_t)(text + n - line)), *next = end + 1;
         if (end > line && end[-1] == '\r') end--;
         *end = '\0';
         st = fn(user, line, number, err);

@@ -159,6 +159,17 @@ cmp -s "$work/kl/model-00002-of-00007.safetensors" "$work/whole/model-00002-of-0
 awk '/"before"/ { gsub(/,/, ""); before = $2 } /"after"/ { gsub(/,/, ""); if ($2 < before) good++; if ($2 > before) bad++ }
      END { exit !(good && !bad) }' "$work/kl/zq-report.json" || fail "--loss kl learns nothing"
 
+# every option counts: one block learns something else
+if ! sanitized; then
+    one=(--ignore '.*h\.[1-5]\..*' --force)
+    distil base "${one[@]}"
+    for option in '--samples 5' '--length 12' '--iters 3' '--batch 1' '--lr 2e-4' '--holdout 0.4' '--seed 1'; do
+        # shellcheck disable=SC2086 # an option and its value
+        distil other "${one[@]}" $option || fail "$option"
+        tensors_differ base other || fail "$option changes nothing"
+    done
+fi
+
 for source in self random "random:1,$model/heldout.txt:2"; do
     distil sources --data "$source" --iters 1 --force || fail "--data $source"
 done

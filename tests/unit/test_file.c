@@ -52,6 +52,11 @@ static void maps_show_the_file(void **state)
     assert_non_null(strstr(err.message, "nothing"));
     assert_int_equal(zq_map_open(&map, scratch_dir, &err), ZQ_EIO);
     assert_non_null(strstr(err.message, scratch_dir));
+    const char *pipe = scratch_path("nobody-writes");
+    assert_int_equal(mkfifo(pipe, 0666), 0);
+    assert_int_equal(zq_map_open(&map, pipe, &err), ZQ_EIO); /* and does not wait */
+    assert_non_null(strstr(err.message, "it is a pipe"));
+    assert_int_equal(zq_file_write("", "x", 1, &err), ZQ_EINVAL);
     assert_null(map.bytes);
 }
 

@@ -23,8 +23,12 @@ static void an_existing_output_needs_force(void **state)
     assert_int_equal(mkdir(out, 0777), 0);
     put_file(out, "precious", "text");
     assert_refused(source, out, NULL, ZQ_EEXIST, "exists already");
-    assert_refused(source, out, &(zq_quantize_options){.resume = true}, ZQ_EEXIST, "holds no zq-report.json");
+    /* what is no model is not replaced, with force or without */
+    assert_refused(source, out, &(zq_quantize_options){.force = true}, ZQ_EEXIST, "no config.json");
+    assert_refused(source, out, &(zq_quantize_options){.force = true, .resume = true}, ZQ_EEXIST, "no config.json");
     assert_int_equal(scratch_count(out), 1);
+    put_file(out, "config.json", "{}");
+    assert_refused(source, out, &(zq_quantize_options){.resume = true}, ZQ_EEXIST, "holds no zq-report.json");
     /* a failing run with force leaves the old output alone */
     const char *bad = make_model("nan", &tiny_llama);
     poke(bad, "model.layers.1.mlp.up_proj.weight", 0, 0x7fc0);
@@ -33,6 +37,10 @@ static void an_existing_output_needs_force(void **state)
     assert_int_equal(zq_quantize(source, out, &(zq_quantize_options){.force = true}, NULL, NULL), ZQ_OK);
     assert_false(exists("%s/precious", out));
     assert_false(exists("%s.partial", out));
+    /* an empty directory is */
+    const char *empty = scratch_path("empty");
+    assert_int_equal(mkdir(empty, 0777), 0);
+    assert_int_equal(zq_quantize(source, empty, &(zq_quantize_options){.force = true}, NULL, NULL), ZQ_OK);
     /* so does a dry run, and it asks for nothing */
     assert_int_equal(zq_quantize(source, out, &(zq_quantize_options){.dry_run = true}, NULL, NULL), ZQ_OK);
     /* a link is replaced, not what it leads to */

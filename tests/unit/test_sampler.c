@@ -103,6 +103,13 @@ static void test_strange_logits(void **state)
     zq_alloc_fail_at(1, false);
     assert_int_equal(zq_sample(&s, strange, 4, &id, NULL), ZQ_ENOMEM);
     zq_alloc_fail_at(0, false);
+    static const float hopeless[][2] = {{NAN, NAN}, {NAN, -INFINITY}, {INFINITY, 1.0f}};
+    for (int greedy = 0; greedy < 2; greedy++) {
+        s.temperature = greedy ? 0 : 1;
+        assert_int_equal(zq_sample(&s, strange, 4, &id, NULL), ZQ_OK);
+        assert_int_equal(id, 2);
+        for (size_t i = 0; i < 3; i++) assert_int_equal(zq_sample(&s, hopeless[i], 2, &id, NULL), ZQ_EFORMAT);
+    }
 }
 
 int main(void)

@@ -105,6 +105,9 @@ static void test_gpt2(void **state)
     put(dir, "vocab.json", "{\"a\": 0, \"b\": 1, \"\xc4\xa0\": 2, \"\xc4\xa0" "a\": 3, \"<|endoftext|>\": 4, \"</s>\": 5, \"ab\": 6}");
     put(dir, "merges.txt", "#version: 0.2\n\xc4\xa0 a\r\na b\n\n");
     EXPECT(dir, "ab a<|endoftext|>b", 6, 3, 4, 1);
+    put(dir, "merges.txt", "#version: 0.2\n\xc4\xa0 a\r\na b");
+    open_bad(dir, ZQ_EFORMAT, "merges.txt ends within a line");
+    put(dir, "merges.txt", "#version: 0.2\n\xc4\xa0 a\r\na b\n\n");
     put(dir, "tokenizer_config.json",
         "{\"tokenizer_class\": \"GPT2TokenizerFast\", \"add_bos_token\": true, \"bos_token\": {\"content\": \"</s>\"}}");
     EXPECT(dir, "a</s>b", 5, 0, 5, 1); /* as OPT */
@@ -152,7 +155,7 @@ static void test_bert(void **state)
 {
     (void)state;
     const char *dir = folder("bert");
-    put(dir, "vocab.txt", "[PAD]\r\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nA\n##b\n\xc3\xa4\n,");
+    put(dir, "vocab.txt", "[PAD]\r\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nA\n##b\n\xc3\xa4\n,\n");
     EXPECT(dir, "AB, \xc3\xa4 [MASK]x", 2, 5, 7, 9, 5, 4, 1, 3);
     EXPECT_PAIR(dir, "a", "ab", 2, 5, 3, 5, 7, 3);
     put(dir, "tokenizer_config.json", "{\"tokenizer_class\": \"BertTokenizer\", \"do_lower_case\": false}");
@@ -166,6 +169,10 @@ static void test_bert(void **state)
     put(dir, "tokenizer_config.json", "{}");
     put(dir, "vocab.txt", "[UNK]\n[CLS]\n[SEP]\n\xff\n");
     open_bad(dir, ZQ_EFORMAT, "UTF-8");
+    put(dir, "vocab.txt", "[UNK]\n[CLS]\n[SEP]\na\nb");
+    open_bad(dir, ZQ_EFORMAT, "vocab.txt ends within a line");
+    put(dir, "vocab.txt", "");
+    open_bad(dir, ZQ_EFORMAT, "[CLS]");
 }
 
 static zq_status open_and_close(void *path, zq_error *err)
