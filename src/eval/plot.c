@@ -12,7 +12,8 @@
 /* Geometry of a panel, pixels. */
 enum { WIDTH = 560, HEIGHT = 380, LEFT = 66, RIGHT = 16, TOP = 46, BOTTOM = 54, LEGEND_ROW = 18, MAX_TICKS = 12 };
 
-static const char *const colours[] = {"#3b82c4", "#d97706", "#2f9e6e", "#c2528b", "#7c6fd0", "#8a8f98"};
+/* One for each linear map of a gated block. */
+static const char *const colours[] = {"#3b82c4", "#d97706", "#2f9e6e", "#c2528b", "#7c6fd0", "#8a8f98", "#b3a125"};
 
 /* A coordinate "12.3" from pixels. */
 struct pixel {

@@ -204,11 +204,37 @@ static void test_picture(void **state)
     zq_free(svg);
 }
 
+/* Lines of as many series as a block has maps are told apart. */
+static void test_colours(void **state)
+{
+    (void)state;
+    enum { N = 7 };
+    static const double values[] = {1, 2};
+    struct zq_series series[N];
+    char colours[N][8];
+    size_t n = 0;
+    for (size_t i = 0; i < N; i++) series[i] = (struct zq_series){.kind = ZQ_PLOT_LINE, .values = values};
+    const struct zq_panel panel = {"lines", "x", "y", NULL, 0, 2, series, N};
+    char *svg;
+    OK(zq_plot_svg(&svg, &panel, 1, err));
+    for (const char *at = svg; (at = strstr(at, "<circle")); at++) {
+        const char *fill = strstr(at, "fill=\"#");
+        assert_non_null(fill);
+        size_t i = 0;
+        while (i < n && strncmp(colours[i], fill + 6, 7)) i++;
+        if (i < n) continue;
+        assert_true(n < N);
+        snprintf(colours[n++], 8, "%s", fill + 6);
+    }
+    assert_int_equal(n, N);
+    zq_free(svg);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tokens), cmocka_unit_test(test_rows), cmocka_unit_test(test_quantized), cmocka_unit_test(test_failures),
-        cmocka_unit_test(test_box), cmocka_unit_test(test_picture),
+        cmocka_unit_test(test_box), cmocka_unit_test(test_picture), cmocka_unit_test(test_colours),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }
