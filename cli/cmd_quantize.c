@@ -157,7 +157,7 @@ static const struct option options[] = {
     {"method", 0, "NAME", read_text, &args.method, "gptq or awq instead: codes by a known method alone, to compare with"},
     {"data", 0, "SOURCES", read_text, &args.data, "self (default), random or FILE, each with :WEIGHT; commas between several"},
     {"samples", 0, "N", read_count, &args.samples, "sequences to learn from"},
-    {"length", 0, "T", read_count, &args.length, "tokens of each"},
+    {"length", 0, "T", read_count, &args.length, "tokens of each; for an encoder, of several texts"},
     {"iters", 0, "N", read_count, &args.iterations, "steps of each block"},
     {"batch", 0, "N", read_count, &args.batch, "sequences of a step"},
     {"lr", 0, "X|auto", read_rate, &args.rate, "learning rate; auto tries five on each block"},

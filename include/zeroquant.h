@@ -409,7 +409,7 @@ typedef struct zq_quantize_options {
                               * from statistics of the quantized inputs; "full": those, then trained */
     const char *method;      /* NULL; "gptq" or "awq": a known method alone, to compare with, on the same data; not with lkd */
     const char *data;        /* what on: "FILE[:WEIGHT]", "random" or "self", several with commas; "self" (NULL): the model's own text */
-    size_t samples, length;  /* sequences and tokens of each; 0: the method's */
+    size_t samples, length;  /* sequences and tokens of each, for an encoder of several texts (docs/zq.1); 0: the method's */
     size_t iterations, batch; /* steps of a block and samples of a step; 0: the method's */
     float rate;              /* learning rate; 0: the method's; below 0: the best of five, chosen for each block */
     const char *loss;        /* "mse" (NULL) or "kl" */

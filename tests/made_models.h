@@ -13,7 +13,7 @@
 /* ---- models made for the tests ------------------------------------------------------------------------------------ */
 
 struct shape {
-    const char *family; /* "llama" or "gpt2" */
+    const char *family; /* "llama", "gpt2" or "bert", which is no decoder */
     size_t layers, width, ffn, vocab;
     enum zq_dtype dtype;
     bool tied;
@@ -22,6 +22,7 @@ struct shape {
 
 static const struct shape tiny_llama = {"llama", 2, 64, 96, 40, ZQ_BF16, false, false};
 static const struct shape tiny_gpt2 = {"gpt2", 2, 32, 80, 40, ZQ_F16, true, false};
+static const struct shape tiny_bert = {"bert", 2, 32, 80, 40, ZQ_F32, true, false};
 /* three shards of output */
 static const struct shape large_llama = {"llama", 7, 512, 2048, 8192, ZQ_BF16, false, false};
 
@@ -88,6 +89,31 @@ static inline void list_gpt2(struct maker *m, const struct shape *s)
     if (s->head_copy) add(m, s->vocab, w, "lm_head.weight");
 }
 
+static inline void list_bert(struct maker *m, const struct shape *s)
+{
+    static const char *const square[] = {"attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"};
+    const size_t w = s->width;
+    add(m, s->vocab, w, "embeddings.word_embeddings.weight");
+    add(m, 64, w, "embeddings.position_embeddings.weight");
+    add(m, 2, w, "embeddings.token_type_embeddings.weight");
+    add(m, w, 0, "embeddings.LayerNorm.weight");
+    add(m, w, 0, "embeddings.LayerNorm.bias");
+    for (size_t l = 0; l < s->layers; l++) {
+        for (size_t i = 0; i < ZQ_LEN(square); i++) {
+            add(m, w, w, "encoder.layer.%zu.%s.weight", l, square[i]);
+            add(m, w, 0, "encoder.layer.%zu.%s.bias", l, square[i]);
+        }
+        add(m, w, 0, "encoder.layer.%zu.attention.output.LayerNorm.weight", l);
+        add(m, w, 0, "encoder.layer.%zu.attention.output.LayerNorm.bias", l);
+        add(m, s->ffn, w, "encoder.layer.%zu.intermediate.dense.weight", l);
+        add(m, s->ffn, 0, "encoder.layer.%zu.intermediate.dense.bias", l);
+        add(m, w, s->ffn, "encoder.layer.%zu.output.dense.weight", l);
+        add(m, w, 0, "encoder.layer.%zu.output.dense.bias", l);
+        add(m, w, 0, "encoder.layer.%zu.output.LayerNorm.weight", l);
+        add(m, w, 0, "encoder.layer.%zu.output.LayerNorm.bias", l);
+    }
+}
+
 /* Values that exist in dtype; rows of different size; the seed is the tensor's name. */
 static inline void fill(uint8_t *bytes, const struct zq_tensor *t)
 {
@@ -106,6 +132,10 @@ static const char llama_config[] = "{\n  \"model_type\": \"llama\",\n  \"archite
 static const char gpt2_config[] = "{\"model_type\": \"gpt2\", \"architectures\": [\"GPT2LMHeadModel\"], \"n_embd\": %zu, \"n_inner\": %zu, "
     "\"n_layer\": %zu, \"vocab_size\": %zu, \"n_head\": 2, \"n_positions\": 16, \"tie_word_embeddings\": %s}";
 
+static const char bert_config[] = "{\"model_type\": \"bert\", \"architectures\": [\"BertModel\"], \"hidden_size\": %zu, \"intermediate_size\": %zu, "
+    "\"num_hidden_layers\": %zu, \"vocab_size\": %zu, \"num_attention_heads\": 2, \"max_position_embeddings\": 64, \"type_vocab_size\": 2, "
+    "\"hidden_act\": \"gelu\", \"tie_word_embeddings\": %s}";
+
 /* Writes a model directory below the scratch directory and returns its path. */
 static inline const char *make_model(const char *name, const struct shape *s)
 {
@@ -116,8 +146,10 @@ static inline const char *make_model(const char *name, const struct shape *s)
     zq_remove_tree(dir, NULL);
     assert_int_equal(mkdir(dir, 0777), 0);
     struct maker m = {.shape = s};
-    const bool llama = !strcmp(s->family, "llama");
+    const bool llama = !strcmp(s->family, "llama"), bert = !strcmp(s->family, "bert");
+    const char *const format = llama ? llama_config : bert ? bert_config : gpt2_config;
     if (llama) list_llama(&m, s);
+    else if (bert) list_bert(&m, s);
     else list_gpt2(&m, s);
     struct zq_safetensors_writer w;
     snprintf(path, sizeof path, "%s/model.safetensors", dir);
@@ -132,7 +164,7 @@ static inline const char *make_model(const char *name, const struct shape *s)
     }
     assert_int_equal(zq_safetensors_end(&w, NULL), ZQ_OK);
     char config[1000];
-    snprintf(config, sizeof config, llama ? llama_config : gpt2_config, s->width, s->ffn, s->layers, s->vocab, s->tied ? "true" : "false");
+    snprintf(config, sizeof config, format, s->width, s->ffn, s->layers, s->vocab, s->tied ? "true" : "false");
     snprintf(path, sizeof path, "%s/config.json", dir);
     assert_int_equal(zq_file_write(path, config, strlen(config), NULL), ZQ_OK);
     return dir;

@@ -42,18 +42,22 @@ struct zq_lesson {
 static zq_status embed(struct zq_lesson *l, const int32_t *ids, zq_error *err)
 {
     const struct zq_lesson_settings *set = &l->plan->lesson;
-    const size_t n_values = set->length * l->plan->config.width;
+    const size_t width = l->plan->config.width, n_values = set->length * width;
+    size_t lengths[ZQ_MAX_TEXTS];
+    const size_t n_texts = zq_texts(lengths, &l->plan->config, set->length);
     zq_session *s;
     const zq_session_options so = {.n_threads = l->means->n_threads, .max_length = set->length, .max_batch_tokens = set->length};
     zq_status st = zq_session_create(&s, l->model, &so, err);
     if (st) return st;
     for (size_t i = 0; i < set->n; i++) {
-        const zq_input input = {.ids = ids + i * set->length, .n = set->length};
-        s->n_tokens = set->length;
-        s->spans[0] = (struct zq_span){.row = 0, .n_tokens = set->length, .n_keys = set->length};
-        zq_embed_inputs(s, &input, 1);
-        memcpy(l->streams.teacher + i * n_values, s->x.f, n_values * sizeof(float));
-        memcpy(l->streams.student + i * n_values, s->x.f, n_values * sizeof(float));
+        for (size_t k = 0, at = i * set->length; k < n_texts; at += lengths[k++]) {
+            const zq_input input = {.ids = ids + at, .n = lengths[k]};
+            s->n_tokens = lengths[k];
+            s->spans[0] = (struct zq_span){.row = 0, .n_tokens = lengths[k], .n_keys = lengths[k]};
+            zq_embed_inputs(s, &input, 1);
+            memcpy(l->streams.teacher + at * width, s->x.f, lengths[k] * width * sizeof(float));
+            memcpy(l->streams.student + at * width, s->x.f, lengths[k] * width * sizeof(float));
+        }
         zq_streams_drop(&l->streams, l->streams.teacher + i * n_values, n_values);
         zq_streams_drop(&l->streams, l->streams.student + i * n_values, n_values);
     }
@@ -160,7 +164,7 @@ static void teach(struct zq_lesson *l)
         const size_t n = set->n - i < batch ? set->n - i : batch;
         const float *x = l->streams.teacher + i * n_values;
         float *out = l->streams.target + i * n_values;
-        zq_student_forward_even(l->student, x, n, set->length, false, out);
+        zq_student_forward_samples(l->student, x, n, set->length, false, out);
         note_token_ranges(l->student, l->token_ranges + i * set->length);
         zq_streams_drop(&l->streams, x, n * n_values);
         zq_streams_drop(&l->streams, out, n * n_values);
@@ -193,7 +197,7 @@ static void pass_on(struct zq_lesson *l, struct zq_lesson_block *out)
     for (size_t i = 0; i < set->n; i += batch) {
         const size_t n = set->n - i < batch ? set->n - i : batch;
         float *x = inputs + i * n_values, *y = l->streams.student + i * n_values, *teacher = l->streams.teacher + i * n_values;
-        zq_student_forward_even(l->student, x, n, set->length, true, y);
+        zq_student_forward_samples(l->student, x, n, set->length, true, y);
         for (size_t k = 0; k < n; k++)
             add_deviation(&deviations[i + k >= n_learned], y + k * n_values, teacher + k * n_values, n_values);
         zq_streams_drop(&l->streams, x, n * n_values);

@@ -134,7 +134,9 @@ zq_status zq_lesson_device(struct zq_device **device, struct zq_plan *plan, zq_e
 struct zq_student_options zq_lesson_student(const struct zq_plan *plan, size_t layer, int n_threads)
 {
     const struct zq_lesson_settings *s = &plan->lesson;
-    struct zq_student_options o = {.config = &plan->config, .max_sequences = s->solve.batch, .max_length = s->length,
+    size_t lengths[ZQ_MAX_TEXTS];
+    const size_t n_texts = zq_texts(lengths, &plan->config, s->length);
+    struct zq_student_options o = {.config = &plan->config, .max_sequences = s->solve.batch * n_texts, .max_length = s->length,
                                    .max_tokens = s->solve.batch * s->length, .trains = s->method->trains && !s->device,
                                    .adam = s->method->adam && !s->device, .n_threads = n_threads};
     for (size_t r = 0; r < ZQ_N_LINEARS; r++) o.layouts[r].spec = ZQ_SPEC_FLOAT;

@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/rng.h"
 #include "base/threads.h"
+#include "distill/texts.h"
 #include "model/session.h"
 #include "text/kinds.h"
 
@@ -172,6 +173,7 @@ struct maker {
     zq_model_info info;
     int32_t first, last; /* of every sample of an encoder; -1: none. first of a decoder: what it starts writing from */
     bool encoder;
+    size_t lengths[ZQ_MAX_TEXTS], n_parts; /* of the texts in a sample */
     int32_t *texts;      /* [n_texts] ids that texts are made of */
     size_t n_texts;
 };
@@ -195,6 +197,7 @@ static zq_status find_frame(struct maker *m, zq_error *err)
     zq_ids ids = {0};
     const zq_tokenizer *tokenizer = zq_model_tokenizer(m->model);
     m->encoder = m->info.kind != ZQ_DECODER;
+    m->n_parts = zq_texts(m->lengths, &m->model->config, m->request->length);
     m->first = m->last = -1;
     zq_status st = tokenizer ? zq_tokenizer_encode(tokenizer, "", 0, NULL, 0, true, &ids, err) : ZQ_OK;
     if (!st && ids.n && (size_t)ids.ids[0] < m->info.vocab) m->first = ids.ids[0];
@@ -204,13 +207,18 @@ static zq_status find_frame(struct maker *m, zq_error *err)
     return st;
 }
 
-/* Puts an encoder's special tokens over the ends of a sample. */
-static void frame(const struct maker *m, int32_t *ids)
+/* Puts an encoder's special tokens over the ends of a text. */
+static void frame(const struct maker *m, int32_t *ids, size_t length)
 {
-    const size_t length = m->request->length;
     if (!m->encoder || length < 3) return;
     if (m->first >= 0) ids[0] = m->first;
     if (m->last >= 0) ids[length - 1] = m->last;
+}
+
+/* The same for each text of a sample. */
+static void frame_all(const struct maker *m, int32_t *ids)
+{
+    for (size_t k = 0; k < m->n_parts; ids += m->lengths[k++]) frame(m, ids, m->lengths[k]);
 }
 
 static int32_t random_id(const struct maker *m, uint64_t *rng) { return m->texts[zq_rng_next(rng) % m->n_texts]; }
@@ -219,12 +227,25 @@ static void from_chance(const struct maker *m, int32_t *ids, size_t n, uint64_t 
 {
     const size_t length = m->request->length;
     for (size_t i = 0; i < n * length; i++) ids[i] = random_id(m, rng);
-    for (size_t i = 0; i < n; i++) frame(m, ids + i * length);
+    for (size_t i = 0; i < n; i++) frame_all(m, ids + i * length);
+}
+
+/* Fills the texts of a sample with ids that follow one another. Returns how many were used; all NULL: only that. */
+static size_t fill(const struct maker *m, int32_t *ids, const int32_t *all)
+{
+    size_t used = 0;
+    for (size_t k = 0; k < m->n_parts; ids += m->lengths[k++]) {
+        const size_t length = m->lengths[k], framed = m->encoder && length > 2 && m->first >= 0, n = length - 2 * framed;
+        if (all) memcpy(ids + framed, all + used, n * sizeof *ids);
+        if (all) frame(m, ids, length);
+        used += n;
+    }
+    return used;
 }
 
 static zq_status from_text(const struct maker *m, const struct source *s, int32_t *ids, size_t n, zq_error *err)
 {
-    const size_t length = m->request->length, framed = m->encoder && length > 2 && m->first >= 0, used = length - 2 * framed;
+    const size_t length = m->request->length, used = fill(m, ids, NULL);
     const zq_tokenizer *tokenizer = zq_model_tokenizer(m->model);
     if (!tokenizer) return zq_fail(err, ZQ_EUNSUPPORTED, "samples from a text need a tokenizer, and the model's directory holds none");
     char *text;
@@ -239,8 +260,7 @@ static zq_status from_text(const struct maker *m, const struct source *s, int32_
             st = zq_fail(err, ZQ_EINVAL, "%.*s: id %d is outside the vocabulary of %zu", (int)s->n_path, s->path, all.ids[i], m->info.vocab);
     for (size_t i = 0; i < n && !st; i++) {
         const size_t begin = n > 1 ? (size_t)((double)(all.n - used) * (double)i / (double)(n - 1)) : 0;
-        memcpy(ids + i * length + framed, all.ids + begin, used * sizeof *ids);
-        frame(m, ids + i * length);
+        fill(m, ids + i * length, all.ids + begin);
     }
     zq_ids_free(&all);
     zq_free(text);
@@ -343,15 +363,15 @@ static zq_status write_samples(const struct maker *m, int32_t *ids, size_t n, ui
     return st;
 }
 
-/* Position t is filled in round t mod ROUNDS, seen from a place that differs from sample to sample. */
-static zq_status fill_sample(const struct maker *m, zq_session *s, int32_t mask, int32_t *ids, uint64_t *rng, zq_error *err)
+/* Position t is filled in round t mod ROUNDS, seen from a place that differs from text to text. */
+static zq_status fill_masks(const struct maker *m, zq_session *s, int32_t mask, int32_t *ids, size_t length, uint64_t *rng, zq_error *err)
 {
-    const size_t length = m->request->length, shift = zq_rng_next(rng) % ROUNDS;
+    const size_t shift = zq_rng_next(rng) % ROUNDS;
     zq_status st = ZQ_OK;
     for (size_t t = 0; t < length; t++) ids[t] = mask;
     /* something to begin with: of masks alone every encoder makes the same sentence */
     for (size_t t = 1 + shift; t < length; t += 8) ids[t] = random_id(m, rng);
-    frame(m, ids);
+    frame(m, ids, length);
     for (size_t round = 0; round < ROUNDS && !st; round++) {
         const zq_input input = {.ids = ids, .n = length, .all_logits = true};
         st = zq_session_rewind(s, 0, 0, err);
@@ -363,13 +383,14 @@ static zq_status fill_sample(const struct maker *m, zq_session *s, int32_t mask,
     return st;
 }
 
-static zq_status fill_samples(const struct maker *m, int32_t mask, int32_t *ids, size_t n, uint64_t *rng, zq_error *err)
+static zq_status write_masked(const struct maker *m, int32_t mask, int32_t *ids, size_t n, uint64_t *rng, zq_error *err)
 {
     const size_t length = m->request->length;
     zq_session *s;
     const zq_session_options so = {.n_threads = m->request->n_threads, .max_length = length, .max_batch_tokens = length, .max_logit_rows = length};
     zq_status st = zq_session_create(&s, m->model, &so, err);
-    for (size_t i = 0; i < n && !st; i++) st = fill_sample(m, s, mask, ids + i * length, rng, err);
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < m->n_parts && !st; ids += m->lengths[k++]) st = fill_masks(m, s, mask, ids, m->lengths[k], rng, err);
     zq_session_close(s);
     return st;
 }
@@ -379,7 +400,7 @@ static zq_status from_self(const struct maker *m, int32_t *ids, size_t n, uint64
     if (!m->encoder) return write_samples(m, ids, n, rng, err);
     const zq_tokenizer *tokenizer = zq_model_tokenizer(m->model);
     const int32_t mask = tokenizer ? zq_tokenizer_find(tokenizer, "[MASK]") : -1;
-    if (m->info.kind == ZQ_ENCODER_MLM && mask >= 0 && (size_t)mask < m->info.vocab) return fill_samples(m, mask, ids, n, rng, err);
+    if (m->info.kind == ZQ_ENCODER_MLM && mask >= 0 && (size_t)mask < m->info.vocab) return write_masked(m, mask, ids, n, rng, err);
     from_chance(m, ids, n, rng);
     return ZQ_OK;
 }

@@ -23,7 +23,6 @@ struct work {
     float *out;      /* [max_tokens, width] */
     double *sums;    /* [max_tokens] */
     /* AWQ */
-    size_t *lengths; /* [max_sequences] */
     float *params;   /* [n_params] before a place is scaled */
     double *means;   /* [widest] of |x| */
     float *factors, *best; /* [widest] */
@@ -42,7 +41,7 @@ size_t zq_gptq_bytes(const struct zq_student *s) { return zq_closed_bytes(s) + j
 
 size_t zq_awq_bytes(const struct zq_student *s)
 {
-    return judge_bytes(s) + s->max_sequences * sizeof(size_t) + s->n_params * sizeof(float) + widest(s) * (sizeof(double) + 2 * sizeof(float));
+    return judge_bytes(s) + s->n_params * sizeof(float) + widest(s) * (sizeof(double) + 2 * sizeof(float));
 }
 
 static bool take(struct work *w, bool scales)
@@ -51,20 +50,17 @@ static bool take(struct work *w, bool scales)
     w->out = zq_alloc_array(s->max_tokens * s->config.width, sizeof(float));
     w->sums = zq_alloc_array(s->max_tokens, sizeof(double));
     if (!w->out || !w->sums || !scales) return w->out && w->sums;
-    w->lengths = zq_alloc_array(s->max_sequences, sizeof(size_t));
     w->params = zq_alloc_array(s->n_params, sizeof(float));
     w->means = zq_alloc_array(widest(s), sizeof(double));
     w->factors = zq_alloc_array(widest(s), sizeof(float));
     w->best = zq_alloc_array(widest(s), sizeof(float));
-    for (size_t i = 0; w->lengths && i < s->max_sequences; i++) w->lengths[i] = w->samples.length;
-    return w->lengths && w->params && w->means && w->factors && w->best;
+    return w->params && w->means && w->factors && w->best;
 }
 
 static void give(struct work *w)
 {
     zq_free(w->out);
     zq_free(w->sums);
-    zq_free(w->lengths);
     zq_free(w->params);
     zq_free(w->means);
     zq_free(w->factors);
@@ -116,7 +112,8 @@ static void measure(struct work *w, enum zq_smooth_place place, size_t n_channel
     memset(w->means, 0, n_channels * sizeof *w->means);
     for (size_t i = 0; i < n_learn; i += at_once(w)) {
         const size_t n = n_learn - i < at_once(w) ? n_learn - i : at_once(w);
-        zq_student_reach(w->s, &(struct zq_student_batch){w->samples.teacher_x + i * n_values, w->lengths, n}, false, stages[place]);
+        const struct zq_student_batch batch = zq_student_samples(w->s, w->samples.teacher_x + i * n_values, n, w->samples.length);
+        zq_student_reach(w->s, &batch, false, stages[place]);
         zq_smooth_sums(w->s, place, w->means);
     }
 }

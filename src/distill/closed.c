@@ -28,7 +28,6 @@ struct stage {
     double *mean_y[ZQ_N_LINEARS];
     float *residual, *panel;
     double *sums;
-    size_t *lengths;
     size_t n_tokens;
 };
 
@@ -88,7 +87,8 @@ static void add_to_mean(double *mean, const float *x, size_t n_tokens, size_t n)
 static void teach(struct stage *g, const float *x, size_t n)
 {
     struct zq_student *s = g->s;
-    zq_student_reach(s, &(struct zq_student_batch){x, g->lengths, n}, false, g->at);
+    const struct zq_student_batch batch = zq_student_samples(s, x, n, g->samples->length);
+    zq_student_reach(s, &batch, false, g->at);
     const struct zq_student_input *in = input_at(s, g->at);
     if (g->cross) memcpy(g->x, in->f, s->n_tokens * in->n * sizeof *g->x);
     for (int r = 0; r < ZQ_N_LINEARS; r++)
@@ -103,8 +103,9 @@ static void teach(struct stage *g, const float *x, size_t n)
 static void collect(struct stage *g, const float *x, size_t n)
 {
     struct zq_student *s = g->s;
+    const struct zq_student_batch batch = zq_student_samples(s, x, n, g->samples->length);
     swap_biases(g);
-    zq_student_reach(s, &(struct zq_student_batch){x, g->lengths, n}, !g->options->published, g->at);
+    zq_student_reach(s, &batch, !g->options->published, g->at);
     swap_biases(g);
     const struct zq_student_input *in = input_at(s, g->at);
     const float *read = NULL;
@@ -239,8 +240,7 @@ static bool take(struct stage *g)
     if (carries(g)) ok = (g->residual = zq_alloc_array(s->max_tokens * s->config.width, sizeof(float))) && ok;
     g->panel = zq_alloc_array(n_rows * ZQ_PANEL, sizeof(float));
     g->sums = zq_alloc_array(2 * n_rows, sizeof(double));
-    g->lengths = zq_alloc_array(s->max_sequences, sizeof(size_t));
-    return ok && g->panel && g->sums && g->lengths;
+    return ok && g->panel && g->sums;
 }
 
 static void give(struct stage *g)
@@ -259,7 +259,6 @@ static void give(struct stage *g)
     zq_free(g->residual);
     zq_free(g->panel);
     zq_free(g->sums);
-    zq_free(g->lengths);
 }
 
 static zq_status solve_stage(struct stage *g, struct zq_solution *solution, zq_error *err)
@@ -273,7 +272,6 @@ static zq_status solve_stage(struct stage *g, struct zq_solution *solution, zq_e
         give(g);
         return zq_fail(err, ZQ_ENOMEM, "no memory for the moments of %zu inputs of a map", input_at(s, g->at)->n);
     }
-    for (size_t i = 0; i < at_once; i++) g->lengths[i] = d->length;
     for (size_t i = 0; i < n; i += at_once) {
         const size_t count = n - i < at_once ? n - i : at_once;
         if (!g->options->published) teach(g, d->teacher_x + i * n_values, count);
@@ -315,7 +313,7 @@ size_t zq_closed_bytes(const struct zq_student *s)
     size_t most = 0;
     for (int at = 0; at < ZQ_N_STAGES; at++) {
         const size_t n = input_at(s, (enum zq_student_stage)at)->n, T = s->max_tokens;
-        size_t sum = n * (n + 1) * sizeof(float) + n * sizeof(double) + s->max_sequences * sizeof(size_t), n_rows = 0, all_rows = 0;
+        size_t sum = n * (n + 1) * sizeof(float) + n * sizeof(double), n_rows = 0, all_rows = 0;
         for (int r = 0; r < ZQ_N_LINEARS; r++) {
             const struct zq_student_linear *l = &s->linear[r];
             if (!(maps_at[at] & 1u << r)) continue;

@@ -13,7 +13,6 @@ struct work {
     const struct zq_solve_samples *samples;
     float *out;      /* [max_tokens, width] */
     double *sums;    /* [max_tokens] */
-    size_t *lengths; /* [max_sequences] */
     size_t at_once;  /* samples of a pass */
     float *largest, *weights; /* [widest] */
     signed char *exponents[ZQ_N_SMOOTH], *trial; /* [widest] */
@@ -31,7 +30,7 @@ size_t zq_fast_bytes(const struct zq_student *s)
     size_t biases = 0;
     for (int r = 0; r < ZQ_N_LINEARS; r++) biases += s->linear[r].n_rows;
     return zq_closed_bytes(s) + s->max_tokens * (s->config.width * sizeof(float) + sizeof(double)) + biases * sizeof(float) +
-           s->max_sequences * sizeof(size_t) + widest(s) * (2 * sizeof(float) + ZQ_N_SMOOTH + 1);
+           widest(s) * (2 * sizeof(float) + ZQ_N_SMOOTH + 1);
 }
 
 static bool take(struct work *w)
@@ -39,11 +38,10 @@ static bool take(struct work *w)
     struct zq_student *s = w->s;
     w->out = zq_alloc_array(s->max_tokens * s->config.width, sizeof(float));
     w->sums = zq_alloc_array(s->max_tokens, sizeof(double));
-    w->lengths = zq_alloc_array(s->max_sequences, sizeof(size_t));
     w->largest = zq_alloc_array(widest(s), sizeof(float));
     w->weights = zq_alloc_array(widest(s), sizeof(float));
     w->trial = zq_alloc_zero(widest(s));
-    bool ok = w->out && w->sums && w->lengths && w->largest && w->weights && w->trial;
+    bool ok = w->out && w->sums && w->largest && w->weights && w->trial;
     for (int p = 0; p < ZQ_N_SMOOTH; p++) ok = (w->exponents[p] = zq_alloc_zero(widest(s))) && ok;
     for (int r = 0; r < ZQ_N_LINEARS; r++) {
         const struct zq_student_linear *l = &s->linear[r];
@@ -52,7 +50,6 @@ static bool take(struct work *w)
     if (!ok) return false;
     w->at_once = s->max_tokens / w->samples->length;
     if (w->at_once > s->max_sequences) w->at_once = s->max_sequences;
-    for (size_t i = 0; i < s->max_sequences; i++) w->lengths[i] = w->samples->length;
     return true;
 }
 
@@ -60,7 +57,6 @@ static void give(struct work *w)
 {
     zq_free(w->out);
     zq_free(w->sums);
-    zq_free(w->lengths);
     zq_free(w->largest);
     zq_free(w->weights);
     zq_free(w->trial);
@@ -87,7 +83,8 @@ static void smooth_place(struct work *w, enum zq_smooth_place place, size_t n_ju
     const size_t n = zq_smooth_channels(s, place);
     if (!n) return;
     memset(w->largest, 0, n * sizeof *w->largest);
-    zq_student_reach(s, &(struct zq_student_batch){w->samples->student_x, w->lengths, n_judges}, false, stages[place]);
+    const struct zq_student_batch batch = zq_student_samples(s, w->samples->student_x, n_judges, w->samples->length);
+    zq_student_reach(s, &batch, false, stages[place]);
     zq_smooth_largest(s, place, w->largest);
     for (size_t i = 0; i < ZQ_LEN(shares); i++) {
         zq_smooth_exponents(s, place, w->largest, shares[i], w->weights, w->trial);

@@ -118,8 +118,16 @@ void zq_student_forward(struct zq_student *s, const struct zq_student_batch *bat
     if (post) norm(s, &s->norm2, s->last, out);
 }
 
-void zq_student_forward_even(struct zq_student *s, const float *x, size_t n, size_t length, bool quantized, float *out)
+struct zq_student_batch zq_student_samples(struct zq_student *s, const float *x, size_t n, size_t length)
 {
-    for (size_t i = 0; i < n; i++) s->lengths[i] = length;
-    zq_student_forward(s, &(struct zq_student_batch){x, s->lengths, n}, quantized, out);
+    size_t lengths[ZQ_MAX_TEXTS];
+    const size_t n_texts = zq_texts(lengths, &s->config, length);
+    for (size_t i = 0; i < n * n_texts; i++) s->lengths[i] = lengths[i % n_texts];
+    return (struct zq_student_batch){x, s->lengths, n * n_texts};
+}
+
+void zq_student_forward_samples(struct zq_student *s, const float *x, size_t n, size_t length, bool quantized, float *out)
+{
+    const struct zq_student_batch batch = zq_student_samples(s, x, n, length);
+    zq_student_forward(s, &batch, quantized, out);
 }

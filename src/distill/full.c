@@ -172,7 +172,7 @@ static void learn(struct training *t, size_t step, double scale)
         zq_keeper_drop(&d->keeper, d->student_x + at, n_values);
         zq_keeper_drop(&d->keeper, d->target + at, n_values);
     }
-    zq_student_forward_even(s, t->x, t->options->batch, d->length, true, t->out);
+    zq_student_forward_samples(s, t->x, t->options->batch, d->length, true, t->out);
     s->ops->loss(s->self, &(struct zq_loss_pass){false, t->out, t->target, s->n_tokens, s->config.width, t->out, t->sums});
     s->ops->scale(s->self, t->out, (float)scale, t->options->batch * n_values);
     zq_student_backward(s, t->out, NULL);

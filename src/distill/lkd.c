@@ -29,7 +29,7 @@ void zq_lkd_teach(struct zq_student *s, const struct zq_lkd_samples *samples, si
     const size_t n_values = samples->length * s->config.width;
     for (size_t i = 0; i < samples->n; i += batch) {
         const size_t n = samples->n - i < batch ? samples->n - i : batch;
-        zq_student_forward_even(s, samples->x + i * n_values, n, samples->length, false, target + i * n_values);
+        zq_student_forward_samples(s, samples->x + i * n_values, n, samples->length, false, target + i * n_values);
     }
 }
 
@@ -72,7 +72,7 @@ void zq_lkd_step(struct zq_lkd *run)
         s->ops->copy(s->self, s->batch_target + i * n_values, run->samples.target + at, n_values * sizeof(float));
         drop(run, at, n_values);
     }
-    zq_student_forward_even(s, s->batch_x, batch, run->samples.length, true, s->batch_out);
+    zq_student_forward_samples(s, s->batch_x, batch, run->samples.length, true, s->batch_out);
     const struct zq_loss_pass loss = loss_of(run, s->batch_target, s->batch_out);
     s->ops->loss(s->self, &loss);
     zq_student_backward(s, s->batch_out, NULL);
@@ -91,7 +91,7 @@ double zq_lkd_judge(const struct zq_lkd *run)
     const bool fast = zq_student_judges(s);
     for (size_t i = first; i < run->samples.n; i += run->options.batch) {
         const size_t n = run->samples.n - i < run->options.batch ? run->samples.n - i : run->options.batch;
-        zq_student_forward_even(s, run->samples.x + i * n_values, n, run->samples.length, true, s->batch_out);
+        zq_student_forward_samples(s, run->samples.x + i * n_values, n, run->samples.length, true, s->batch_out);
         const struct zq_loss_pass loss = loss_of(run, run->samples.target + i * n_values, NULL);
         total += zq_student_loss(s, &loss) * (double)n;
         drop(run, i * n_values, n * n_values);

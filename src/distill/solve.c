@@ -123,7 +123,7 @@ double zq_solve_judge(struct zq_student *s, const struct zq_solve_samples *sampl
     double total = 0;
     for (size_t i = first; i < end; i += at_once) {
         const size_t n = end - i < at_once ? end - i : at_once;
-        zq_student_forward_even(s, samples->student_x + i * n_values, n, samples->length, true, out);
+        zq_student_forward_samples(s, samples->student_x + i * n_values, n, samples->length, true, out);
         const struct zq_loss_pass loss = {false, out, samples->target + i * n_values, s->n_tokens, s->config.width, NULL, sums};
         total += (double)n * zq_student_loss(s, &loss);
         zq_keeper_drop(&samples->keeper, samples->student_x + i * n_values, n * n_values);

@@ -7,6 +7,7 @@
 #define ZQ_DISTILL_STUDENT_H
 
 #include "distill/processor.h"
+#include "distill/texts.h"
 #include "model/config.h"
 
 struct zq_student_options {
@@ -73,7 +74,7 @@ struct zq_student {
     struct zq_student_norm norm1, norm2;
 
     size_t n_sequences, n_tokens; /* of the latest batch */
-    size_t *lengths;       /* here: [max_sequences] scratch of zq_student_forward_even */
+    size_t *lengths;       /* here: [max_sequences] of zq_student_samples */
     uint32_t *begins;      /* here: [max_sequences + 1] first token of each sequence, then n_tokens */
     uint32_t *positions;   /* here: [T] of each token in its sequence */
     uint32_t *there;       /* both for the operators, begins first; begins itself where they run here */
@@ -144,8 +145,9 @@ void zq_student_forward(struct zq_student *s, const struct zq_student_batch *bat
 enum zq_student_stage { ZQ_AT_QKV, ZQ_AT_O, ZQ_AT_FFN, ZQ_AT_DOWN, ZQ_N_STAGES };
 /* Runs a forward pass as far as the input of the maps of a stage. */
 void zq_student_reach(struct zq_student *s, const struct zq_student_batch *batch, bool quantized, enum zq_student_stage stage);
-/* A batch of n sequences of one length, one after the other in x; n <= max_sequences. */
-void zq_student_forward_even(struct zq_student *s, const float *x, size_t n, size_t length, bool quantized, float *out);
+/* n samples of `length` tokens, one after the other in x, as a batch of the texts in them (texts.h). Valid until the next such batch. */
+struct zq_student_batch zq_student_samples(struct zq_student *s, const float *x, size_t n, size_t length);
+void zq_student_forward_samples(struct zq_student *s, const float *x, size_t n, size_t length, bool quantized, float *out);
 /* Gradients of the latest forward pass from dy [n_tokens, width], the gradient of its output: overwrites grads, and dx
  * [n_tokens, width] unless it is NULL. Only for a student that trains. */
 void zq_student_backward(struct zq_student *s, const float *dy, float *dx);

@@ -23,22 +23,44 @@ static const float *read_streams(struct zq_map *map, const char *path, size_t n_
     return (const float *)(const void *)map->bytes;
 }
 
-/* hidden states [n, length, width] of a model after `layer` blocks, each sample by itself */
-static void hidden_states(const char *dir, const int32_t *ids, size_t layer, size_t width, float *out)
+/* hidden states [N_SAMPLES, length, width] of a model after `layer` blocks, each text of a sample by itself */
+static void hidden_states(const char *dir, const int32_t *ids, size_t length, size_t layer, size_t width, float *out)
 {
     zq_model *m;
     zq_session *s;
-    const zq_session_options so = {.n_threads = 1, .max_length = LENGTH, .max_batch_tokens = LENGTH, .keep_hidden = true};
+    const zq_session_options so = {.n_threads = 1, .max_length = length, .max_batch_tokens = length, .keep_hidden = true};
     assert_int_equal(zq_model_open(&m, dir, NULL, NULL), ZQ_OK);
     assert_int_equal(zq_session_create(&s, m, &so, NULL), ZQ_OK);
-    for (size_t i = 0; i < N_SAMPLES; i++) {
-        const zq_input input = {.ids = ids + i * LENGTH, .n = LENGTH};
+    size_t lengths[ZQ_MAX_TEXTS], n_texts = zq_texts(lengths, &m->config, length);
+    for (size_t i = 0; i < N_SAMPLES * n_texts; ids += lengths[i % n_texts], out += lengths[i % n_texts] * width, i++) {
+        const zq_input input = {.ids = ids, .n = lengths[i % n_texts]};
         assert_int_equal(zq_session_rewind(s, 0, 0, NULL), ZQ_OK);
         assert_int_equal(zq_session_step(s, &input, 1, NULL), ZQ_OK);
-        memcpy(out + i * LENGTH * width, zq_session_hidden(s, layer, NULL), LENGTH * width * sizeof *out);
+        memcpy(out, zq_session_hidden(s, layer, NULL), input.n * width * sizeof *out);
     }
     zq_session_close(s);
     zq_model_close(m);
+}
+
+static void texts_of_a_sample(void **state)
+{
+    (void)state;
+    static const struct { zq_model_kind kind; size_t n_tokens, n, lengths[5]; } cases[] = {
+        {ZQ_DECODER, 256, 1, {256}}, {ZQ_ENCODER, 256, 5, {128, 64, 32, 16, 16}}, {ZQ_ENCODER_MLM, 100, 3, {50, 25, 25}},
+        {ZQ_ENCODER_CLASSIFY, 31, 1, {31}}, {ZQ_ENCODER, 33, 2, {16, 17}}, {ZQ_ENCODER, 1, 1, {1}},
+    };
+    for (size_t i = 0; i < ZQ_LEN(cases); i++) {
+        size_t lengths[ZQ_MAX_TEXTS];
+        const struct zq_config config = {.kind = cases[i].kind};
+        assert_int_equal(zq_texts(lengths, &config, cases[i].n_tokens), cases[i].n);
+        assert_memory_equal(lengths, cases[i].lengths, cases[i].n * sizeof *lengths);
+    }
+    const struct zq_config config = {.kind = ZQ_ENCODER};
+    size_t lengths[ZQ_MAX_TEXTS], sum = 0;
+    const size_t n = zq_texts(lengths, &config, (size_t)1 << 50);
+    assert_in_range(n, 2, ZQ_MAX_TEXTS);
+    for (size_t i = 0; i < n; i++) sum += lengths[i];
+    assert_true(sum == (size_t)1 << 50);
 }
 
 static void assert_close(const float *got, const float *want, size_t n, double bound)
@@ -61,24 +83,25 @@ static void test_chance(void **state)
 }
 
 /* Through one block: the teacher's stream is the original model's, the student's that of the directory that is written. */
-static void streams_are_what_the_models_compute(const struct shape *shape, const char *name)
+static void streams_are_what_the_models_compute(const struct shape *shape, const char *name, size_t length)
 {
     const char *source = make_model(name, shape), *out = scratch_path("distilled");
-    const size_t width = shape->width, n_values = N_SAMPLES * LENGTH * width;
+    const size_t width = shape->width, n_values = N_SAMPLES * length * width;
     zq_quantize_options o = asked;
     o.force = true;
+    o.length = length;
     assert_int_equal(zq_quantize(source, out, &o, NULL, NULL), ZQ_OK);
 
     struct zq_plan plan;
     struct zq_lesson *lesson;
     struct zq_lesson_block block;
     const struct zq_means means = {.n_threads = 2};
-    assert_int_equal(zq_plan_make(&plan, source, &asked, NULL), ZQ_OK);
+    assert_int_equal(zq_plan_make(&plan, source, &o, NULL), ZQ_OK);
     assert_int_equal(plan.lesson.n_held, 1);
     assert_int_equal(zq_lesson_open(&lesson, &plan, NULL, &means, NULL), ZQ_OK);
-    int32_t ids[N_SAMPLES * LENGTH];
+    int32_t *ids = zq_alloc_array(N_SAMPLES * length, sizeof *ids);
     zq_model *model;
-    const struct zq_sample_request request = {.sources = "random", .n = N_SAMPLES, .length = LENGTH, .seed = asked.seed, .n_threads = 1};
+    const struct zq_sample_request request = {.sources = "random", .n = N_SAMPLES, .length = length, .seed = asked.seed, .n_threads = 1};
     assert_int_equal(zq_model_open(&model, source, NULL, NULL), ZQ_OK);
     assert_int_equal(zq_samples_make(ids, &request, model, NULL), ZQ_OK);
     zq_model_close(model);
@@ -88,15 +111,16 @@ static void streams_are_what_the_models_compute(const struct shape *shape, const
     for (size_t layer = 0; layer < shape->layers; layer++) { /* what enters a block: the last one's output is seen through the final norm */
         assert_int_equal(zq_lesson_save(lesson, scratch_path("streams"), NULL), ZQ_OK);
         const float *streams = read_streams(&map, scratch_path("streams"), n_values);
-        hidden_states(source, ids, layer, width, want);
+        hidden_states(source, ids, length, layer, width, want);
         assert_close(streams, want, n_values, 1e-5);
-        hidden_states(out, ids, layer, width, want);
+        hidden_states(out, ids, length, layer, width, want);
         assert_close(streams + n_values, want, n_values, 1e-3);
         zq_map_close(&map);
         assert_int_equal(zq_lesson_solve(lesson, layer, 0, &block, NULL), ZQ_OK);
         assert_true(block.after <= block.before);
     }
     zq_free(want);
+    zq_free(ids);
     zq_lesson_close(lesson);
     zq_plan_free(&plan);
 }
@@ -104,13 +128,39 @@ static void streams_are_what_the_models_compute(const struct shape *shape, const
 static void streams_of_llama(void **state)
 {
     (void)state;
-    streams_are_what_the_models_compute(&tiny_llama, "llama");
+    streams_are_what_the_models_compute(&tiny_llama, "llama", LENGTH);
 }
 
 static void streams_of_gpt2(void **state)
 {
     (void)state;
-    streams_are_what_the_models_compute(&tiny_gpt2, "gpt2");
+    streams_are_what_the_models_compute(&tiny_gpt2, "gpt2", LENGTH);
+}
+
+static void streams_of_bert(void **state)
+{
+    (void)state;
+    streams_are_what_the_models_compute(&tiny_bert, "bert", 6 * LENGTH); /* texts of 24 and 24 tokens */
+}
+
+/* Each text has the frame, and what is between follows on in the file. */
+static void texts_of_an_encoder_are_framed(void **state)
+{
+    (void)state;
+    enum { FRAMED = 48, TEXT = 44 };
+    const char *source = make_model("frames", &tiny_bert);
+    put_file(source, "vocab.txt", "[UNK]\n[CLS]\n[SEP]\na\nb\nc\nd\ne\nf\ng\nh\n");
+    char text[2 * TEXT + 1];
+    for (size_t i = 0; i < TEXT; i++) sprintf(text + 2 * i, "%c ", (int)('a' + i % 8));
+    const char *path = scratch_text("letters", text);
+    zq_model *model;
+    int32_t ids[FRAMED];
+    const struct zq_sample_request request = {.sources = path, .n = 1, .length = FRAMED, .n_threads = 1};
+    assert_int_equal(zq_model_open(&model, source, NULL, NULL), ZQ_OK);
+    assert_int_equal(zq_samples_make(ids, &request, model, NULL), ZQ_OK);
+    for (size_t i = 0, letter = 0; i < FRAMED; i++)
+        assert_int_equal(ids[i], i % 24 == 0 ? 1 : i % 24 == 23 ? 2 : 3 + (int)(letter++ % 8));
+    zq_model_close(model);
 }
 
 static void damaged_streams_are_refused(void **state)
@@ -213,8 +263,8 @@ static int open_in_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_chance), cmocka_unit_test(streams_of_llama),
-        cmocka_unit_test(streams_of_gpt2),
+        cmocka_unit_test(test_chance), cmocka_unit_test(texts_of_a_sample), cmocka_unit_test(streams_of_llama),
+        cmocka_unit_test(streams_of_gpt2), cmocka_unit_test(streams_of_bert), cmocka_unit_test(texts_of_an_encoder_are_framed),
         cmocka_unit_test(damaged_streams_are_refused),
         cmocka_unit_test(sources_are_shared_by_weight),
         cmocka_unit_test(random_ids_are_of_texts),
