@@ -15,7 +15,8 @@
 #include <string.h>
 
 static struct {
-    const char *models[2], *text, *study, *calibrate;
+    const char *models[2], *text;
+    struct study_args study;
     size_t window, limit;
     bool json;
 } args;
@@ -159,7 +160,7 @@ static zq_status compare(zq_error *err)
     const zq_open_options yardstick = yardstick_options();
     zq_status st = input_read(args.text, &text, &n_bytes, err);
     if (!st) st = zq_model_open(&models[0], args.models[0], &yardstick, err);
-    if (!st) st = study_open(&models[1], args.models[1], args.study, args.calibrate, err);
+    if (!st) st = study_open(&models[1], args.models[1], &args.study, err);
     if (!st) st = measure((const zq_model *const[]){models[0], models[1]}, text, n_bytes, err);
     for (int i = 0; i < 2; i++) zq_model_close(models[i]);
     free(text);
@@ -170,8 +171,7 @@ static const struct option options[] = {
     {"text", 't', "FILE", read_text, &args.text, "UTF-8 text; - is standard input"},
     {"window", 0, "N", read_count, &args.window, "decoders: ids per window (default: 256, or the models' limit if smaller)"},
     {"limit", 0, "IDS", read_count, &args.limit, "use the first IDS ids of the text only (encoders: whole lines)"},
-    {"study", 0, "SPEC", read_text, &args.study, "run QUANTIZED, a float model, as SCHEME[,GROUP][,static:HOW] would make it; see zq(1)"},
-    {"calibrate", 0, "FILE", read_text, &args.calibrate, "with --study: text on which static activation scales are found"},
+    STUDY_OPTIONS(args.study, "QUANTIZED"),
     {"json", 0, NULL, read_flag, &args.json, "print one JSON object"},
     MATH_OPTIONS,
     {0},

@@ -12,7 +12,8 @@
 #include <stdlib.h>
 
 static struct {
-    const char *model, *text, *against, *study, *calibrate;
+    const char *model, *text, *against;
+    struct study_args study;
     size_t window, limit;
     bool json;
 } args;
@@ -65,7 +66,7 @@ static zq_status eval(zq_error *err)
     size_t n_bytes;
     const zq_open_options yardstick = yardstick_options();
     zq_status st = input_read(args.text, &text, &n_bytes, err);
-    if (!st) st = study_open(&model, args.model, args.study, args.calibrate, err);
+    if (!st) st = study_open(&model, args.model, &args.study, err);
     if (!st && args.against) st = zq_model_open(&against, args.against, &yardstick, err);
     if (!st) st = evaluate(model, against, text, n_bytes, err);
     zq_model_close(against);
@@ -79,8 +80,7 @@ static const struct option options[] = {
     {"window", 0, "N", read_count, &args.window, "ids per window (default: 256, or the model's limit if smaller)"},
     {"limit", 0, "IDS", read_count, &args.limit, "use the first IDS ids of the text only"},
     {"against", 0, "MODEL2", read_text, &args.against, "also print KL(MODEL2 || MODEL), and how often the best token is the same"},
-    {"study", 0, "SPEC", read_text, &args.study, "run MODEL, a float model, as SCHEME[,GROUP][,static:HOW] would make it; see zq(1)"},
-    {"calibrate", 0, "FILE", read_text, &args.calibrate, "with --study: text on which static activation scales are found"},
+    STUDY_OPTIONS(args.study, "MODEL"),
     {"json", 0, NULL, read_flag, &args.json, "print one JSON object"},
     DEVICE_OPTION,
     MATH_OPTIONS,

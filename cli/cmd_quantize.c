@@ -54,6 +54,14 @@ static zq_status read_rate(void *target, const char *option, const char *value, 
     return ZQ_OK;
 }
 
+/* 0 would stand for the default. */
+static zq_status read_share(void *target, const char *option, const char *value, zq_error *err)
+{
+    const zq_status st = read_real(target, option, value, err);
+    if (st || (*(float *)target > 0 && *(float *)target < 1)) return st;
+    return fail(err, ZQ_EINVAL, "%s needs a share above 0 and below 1, not '%s'", option, value);
+}
+
 static bool show_progress(void *user, const zq_quantize_progress *p)
 {
     return progress_show(user, (double)p->bytes_done, (double)p->n_bytes, p->tensor ? p->tensor : "");
@@ -74,21 +82,22 @@ static void print_json_report(const zq_quantize_report *report)
     printf(n && json[n - 1] == '\n' ? "%s" : "%s\n", json);
 }
 
+static bool distils(void) { return args.method || (args.lkd && strcmp(args.lkd, "off")); }
+
 /* The plan, as a first pass that writes nothing. */
 static zq_status plan(zq_quantize_options options, zq_error *err)
 {
     zq_quantize_report *report;
-    const bool distils = args.method || (args.lkd && strcmp(args.lkd, "off"));
     options.dry_run = true;
     if (!args.dry_run) options.note = NULL; /* the real run repeats them */
     zq_status st = zq_quantize(args.model, args.output, &options, &report, err);
     if (st) return st;
     if (!args.dry_run) {
-        st = print_plan(report, distils, false, stderr, err);
+        st = print_plan(report, distils(), false, stderr, err);
     } else if (args.json) {
         print_json_report(report);
     } else {
-        st = print_plan(report, distils, true, stdout, err);
+        st = print_plan(report, distils(), true, stdout, err);
     }
     zq_quantize_report_free(report);
     return st;
@@ -101,6 +110,7 @@ static zq_status work(zq_quantize_options options, zq_error *err)
     options.progress = show_progress;
     options.user = &progress;
     progress_begin(&progress, "quantizing");
+    progress.uneven = distils(); /* each block that is done tells of the time left */
     const zq_status st = zq_quantize(args.model, args.output, &options, &report, err);
     progress_end(&progress);
     if (st == ZQ_ECANCELLED) return fail(err, st, "stopped; the same command with --resume continues");
@@ -162,7 +172,7 @@ static const struct option options[] = {
     {"batch", 0, "N", read_count, &args.batch, "sequences of a step"},
     {"lr", 0, "X|auto", read_rate, &args.rate, "learning rate; auto tries five on each block"},
     {"loss", 0, "mse|kl", read_text, &args.loss, "distance between the outputs of a block and its original; kl: paper alone"},
-    {"holdout", 0, "SHARE", read_real, &args.holdout, "share of the samples that only judge (default 0.1)"},
+    {"holdout", 0, "SHARE", read_share, &args.holdout, "share of the samples that only judge (default 0.1)"},
     {"seed", 0, "S", read_seed, &args.seed, "of samples and their order"},
     {"time-budget", 0, "MIN", read_real, &args.time_budget, "minutes to spend: steps of a block, at most --iters, are measured once to fit"},
     {"device", 0, "D", read_text, &settings.device, "where paper and full train: cpu (default), cuda, cuda:N, or cuda-host, a simulated GPU"},

@@ -47,7 +47,7 @@ static void draw_bar(const struct progress *p, double share, double left, const 
     bar[BAR_WIDTH] = 0;
     int n = snprintf(line, sizeof line, "%s [%s] %3.0f %%", p->what, bar, 100 * share);
     /* an estimate from less than a second of work is noise */
-    if (now() - p->began > 1 && share > 0) n += snprintf(line + n, sizeof line - (size_t)n, "  %.0f s left", left);
+    if (now() - p->began > 1 && share > 0 && !p->uneven) n += snprintf(line + n, sizeof line - (size_t)n, "  %.0f s left", left);
     snprintf(line + n, sizeof line - (size_t)n, "  %s", detail);
     const int width = terminal_width() - 1;
     if (width < MAX_LINE) line[width] = 0;
@@ -63,7 +63,8 @@ bool progress_show(struct progress *p, double done, double total, const char *de
         draw_bar(p, share, left, detail);
         p->last = t;
     } else if (!p->terminal && t - p->last >= 2 && (int)(100 * share) >= p->last_percent + 10) {
-        say("%s: %.0f %%, %.0f s left  %s", p->what, 100 * share, left, detail);
+        if (p->uneven) say("%s: %.0f %%  %s", p->what, 100 * share, detail);
+        else say("%s: %.0f %%, %.0f s left  %s", p->what, 100 * share, left, detail);
         p->last = t;
         p->last_percent = (int)(100 * share);
     }

@@ -9,6 +9,7 @@
 struct progress {
     const char *what; /* "quantizing" */
     bool terminal;
+    bool uneven; /* units of work take times so different that no time left is told */
     double began, last; /* seconds, of now() */
     int last_percent;
     struct sigaction before[2]; /* of SIGINT and SIGTERM, to be restored */

@@ -16,6 +16,8 @@ zq_status zq_lesson_settle(struct zq_lesson_settings *out, const zq_quantize_opt
 /* Opens the device where training runs, if it is to run on one, and adds to the normalised options what it says of itself: another one has other
  * sums. *device is NULL if there is none; it outlives the plan's use. ZQ_EUNSUPPORTED where it is not there, or has no library of products. */
 zq_status zq_lesson_device(struct zq_device **device, struct zq_plan *plan, zq_error *err);
+/* Names options that were given and change nothing. */
+zq_status zq_lesson_remark_unused(struct zq_remarks *remarks, const struct zq_lesson_settings *s, const zq_quantize_options *options, zq_error *err);
 /* Adds them to the normalised options of a plan. */
 zq_status zq_lesson_describe(json_t *options, const struct zq_lesson_settings *settings, zq_error *err);
 /* Resident memory that a lesson over the plan takes at its peak, beside what writing takes; 0 without distillation. on_disk: its streams lie

@@ -61,8 +61,8 @@ zq_status zq_lesson_settle(struct zq_lesson_settings *out, const zq_quantize_opt
     if (!o->length && out->length > config->max_length) out->length = config->max_length;
     if (out->length > config->max_length)
         return zq_fail(err, ZQ_ELIMIT, "samples of %zu ids are above the model's limit of %zu", out->length, config->max_length);
-    const double holdout = o->holdout > 0 ? (double)o->holdout : DEFAULT_HOLDOUT;
-    if (!(holdout < 1)) return zq_fail(err, ZQ_EINVAL, "a share of %g to hold out, expected one below 1", holdout);
+    const double holdout = o->holdout != 0 ? (double)o->holdout : DEFAULT_HOLDOUT;
+    if (!(holdout > 0 && holdout < 1)) return zq_fail(err, ZQ_EINVAL, "a share of %g to hold out, expected one above 0 and below 1", holdout);
     out->n_held = (size_t)rint(holdout * (double)out->n);
     if (!out->n_held) out->n_held = 1;
     if (out->n_held >= out->n) return zq_fail(err, ZQ_EINVAL, "%zu samples of which %zu are held out leave none to learn from", out->n, out->n_held);
@@ -81,6 +81,16 @@ zq_status zq_lesson_settle(struct zq_lesson_settings *out, const zq_quantize_opt
     if (out->solve.loss != ZQ_LOSS_MSE && !m->any_loss)
         return zq_fail(err, ZQ_EINVAL, "%s knows one loss, mse: its closed form is of squares", m->name);
     return settle_device(out, o, config, err);
+}
+
+zq_status zq_lesson_remark_unused(struct zq_remarks *remarks, const struct zq_lesson_settings *s, const zq_quantize_options *o, zq_error *err)
+{
+    const bool steps = o->iterations || o->rate != 0;
+    if (!s->method && (o->data || o->samples || o->length || o->batch || steps || o->loss || o->holdout != 0 || o->time_budget != 0))
+        return zq_remark(remarks, err, "Nothing is learned without --lkd or --method: --data, --samples, --iters and their like change nothing.");
+    if (s->method && s->method->n_iterations < 2 && steps)
+        return zq_remark(remarks, err, "%s is solved and makes no steps: --iters and --lr change nothing.", s->method->name);
+    return ZQ_OK;
 }
 
 zq_status zq_lesson_describe(json_t *options, const struct zq_lesson_settings *s, zq_error *err)

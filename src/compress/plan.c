@@ -218,6 +218,7 @@ zq_status zq_plan_make(struct zq_plan *plan, const char *model_dir, const zq_qua
     if (!st && !(recipes = zq_alloc_array(plan->modules.n, sizeof *recipes))) st = no_memory(plan, err);
     if (!st) st = zq_choose_recipes(recipes, options, &plan->modules, &plan->config, plan->ckpt, &plan->remarks, err);
     if (!st) st = zq_lesson_settle(&plan->lesson, options, &plan->config, err);
+    if (!st) st = zq_lesson_remark_unused(&plan->remarks, &plan->lesson, options, err);
     if (!st) st = normalise_options(plan, options, err);
     if (!st) st = zq_lesson_describe(plan->options, &plan->lesson, err);
     if (!st) st = list_items(plan, err);

@@ -38,6 +38,8 @@ zq_status zq_scheme_parse(const struct zq_scheme **out, const char *text, zq_err
     for (size_t i = 0; i < ZQ_LEN(schemes) && !*out; i++)
         if (!text || !strcmp(schemes[i].name, text)) *out = &schemes[i];
     if (*out) return ZQ_OK;
+    if (!strcmp(text, "w16a8"))
+        return zq_fail(err, ZQ_EINVAL, "w16a8 keeps the weights, so there is nothing to write: zq eval and zq compare have it as --study w16a8");
     return zq_fail(err, ZQ_EINVAL, "there is no scheme \"%.40s\"; schemes are w8a8, w4a8, w8a16, w4a16, w4/8a8, w4/8a16, w8a8/16, and with "
                    "w3 or w2 for w4 for studies", text);
 }

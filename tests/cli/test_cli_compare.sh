@@ -37,6 +37,14 @@ run "$zq" eval $model --study w8a8 --against $model --text $text --limit 512 --j
 expect "a study of W8A8" near "$(field kl)" 0.0007 0.0003
 run "$zq" eval $model --calibrate $text --text $text
 expect_error "calibration without a study" 2 "--study"
+run "$zq" eval $model --study w8a8 --activations static:ema --calibrate "$tmp/calibration" --text $text --limit 512 --json
+cp "$stdout" "$tmp/by-option"
+run "$zq" eval $model --study w8a8,static:ema --calibrate "$tmp/calibration" --text $text --limit 512 --json
+expect "static activations by an option of their own" test "$(sed -n 's/.*"nll": \([^,]*\).*/\1/p' "$tmp/by-option")" = "$(field nll)"
+run "$zq" eval $model --activations static:ema --text $text
+expect_error "activations without a study" 2 "--study"
+run "$zq" eval $model --study w8a8 --activations static:most --calibrate "$tmp/calibration" --text $text
+expect_error "static activations of no kind" 2 "static:most"
 run "$zq" eval $model --study w8a8,static:minmax --text $text
 expect_error "a study without calibration" 2 "calibrate"
 

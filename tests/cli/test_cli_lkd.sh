@@ -190,7 +190,16 @@ refused 9 "above the model's limit" --lkd paper --length 100000
 refused 2 "valid are mse and kl" --lkd paper --loss l1
 refused 2 "full knows one loss, mse" --lkd full --loss kl
 refused 2 "leave none to learn from" --lkd paper --samples 1
-refused 2 "a share of 2" --lkd paper --holdout 2
+refused 2 "above 0 and below 1, not '2'" --lkd paper --holdout 2
+refused 2 "above 0 and below 1, not '0'" --lkd paper --holdout 0
+refused 2 "have it as --study w16a8" --scheme w16a8
+remarked() {
+    "$zq" quantize $model -o "$work/remarked" --dry-run "${@:2}" 2>&1 | grep -q -- "$1" || fail "${*:2} changes nothing, and nothing says so"
+}
+remarked "Nothing is learned without --lkd" --iters 4
+remarked "Nothing is learned without --lkd" --lkd off --data random
+remarked "fast is solved and makes no steps" --lkd fast --lr 1e-3
+"$zq" quantize $model -o "$work/remarked" --dry-run --lkd fast --samples 4 2>&1 | grep -q "change nothing" && fail "a remark without a reason"
 refused 2 "no iterations" --lkd fast --time-budget 1
 refused 6 "of memory" --lkd paper --memory 16M
 [ $failed = 0 ] && echo "distillation: all checks passed"
