@@ -111,7 +111,7 @@ static void what_the_format_forbids_is_named(void **state)
         {T("I8", "[1,1,1,1,1,1,1,1,4]", "[0,4]"), 4, ZQ_EUNSUPPORTED, "9 dimensions"},
         {T("I8", "[4294967296,4294967297]", "[0,4]"), 4, ZQ_EFORMAT, "too many values"}, /* 2^32 if it wrapped */
         {T("I32", "[4611686018427387905]", "[0,4]"), 4, ZQ_EFORMAT, "too many values"},  /* 4 bytes if it wrapped */
-        {T("I8", "[99999999999999999999]", "[0,4]"), 4, ZQ_EFORMAT, "line 1"},
+        {T("I8", "[99999999999999999999]", "[0,4]"), 4, ZQ_EFORMAT, "is not a count"},
         {T("I8", "[4]", "[0]"), 4, ZQ_EFORMAT, "data_offsets"},
         {T("I8", "[4]", "[0,4,8]"), 4, ZQ_EFORMAT, "data_offsets"},
         {T("I8", "[4]", "[0,'4']"), 4, ZQ_EFORMAT, "data_offsets"},
