@@ -24,7 +24,7 @@ struct zq_queue {
     cudaEvent_t sent[2];
     int turn;
     bool recording;
-    struct zq_blas *blas; /* NULL until a product wants it */
+    struct zq_blas *blas; /* NULL until a product wants it, or somebody asks for it */
     void *encode_tiles;   /* of the driver, for Hopper's tiles; NULL: not there, or not yet asked for */
     bool asked_tiles;
     struct zq_queue_kernels kernels;
@@ -111,7 +111,7 @@ bool zq_blas_product(struct zq_queue *queue, const struct product_args &args);
 int zq_blas_sums(struct zq_queue *queue, const struct zq_product *a, int32_t *sums);
 /* Fails the queue where the library refuses. */
 void zq_blas_floats(struct zq_queue *queue, const struct zq_matmul *a);
-bool zq_blas_there(struct zq_queue *queue);
+bool zq_blas_there(struct zq_queue *queue); /* opens the library if nothing has yet */
 void zq_blas_close(struct zq_queue *queue);
 void zq_launch_product(struct zq_queue *queue, const struct zq_product *a, enum zq_device_format format);
 

@@ -70,9 +70,9 @@ void zq_queue_describe(struct zq_queue *queue, char *text, size_t n)
         snprintf(text, n, "GPU %d, which does not tell what it is", queue->index);
         return;
     }
-    snprintf(text, n, "%s, compute capability %d.%d, %d multiprocessors, %zu MiB, %d MiB of L2, CUDA %d.%d (driver) %d.%d (built), %s cuBLASLt",
+    snprintf(text, n, "%s, compute capability %d.%d, %d multiprocessors, %zu MiB, %d MiB of L2, CUDA %d.%d (driver) %d.%d (built)",
              p.name, p.major, p.minor, p.multiProcessorCount, p.totalGlobalMem >> 20, p.l2CacheSize >> 20, driver / 1000, driver % 1000 / 10,
-             runtime / 1000, runtime % 1000 / 10, zq_blas_there(queue) ? "with" : "without");
+             runtime / 1000, runtime % 1000 / 10);
 }
 
 void *zq_queue_alloc(struct zq_queue *queue, size_t n)

@@ -382,7 +382,7 @@ int check_device(const char *path, int index, uint64_t seed, const char *filter,
     if (errand != ERRAND_CHECK) {
         char text[256];
         d.plugin->describe(d.queue, text, sizeof text);
-        puts(text);
+        printf("%s%s\n", text, d.plugin->simulated ? "" : d.plugin->training(d.queue) ? ", with cuBLASLt" : ", without cuBLASLt");
         const int failed = errand == ERRAND_BENCH ? bench_device(d.plugin, d.queue) : 0;
         d.plugin->close(d.queue);
         return failed;
