@@ -50,6 +50,21 @@ template <int DIM> DEVICE void load_tile(float *tile, const float *x, size_t ld,
     }
 }
 
+/* Two tiles at once in the place of what all threads have read. */
+template <int DIM>
+DEVICE void next_tiles(float *tile_x, const float *x, size_t ld_x, float *tile_y, const float *y, size_t ld_y, unsigned count, unsigned n)
+{
+    using shape = attend_shape<DIM>;
+    sync_block();
+    for (unsigned i = thread_x(); i < shape::ROWS * DIM; i += ATTEND_THREADS) {
+        const unsigned r = i / DIM, d = i % DIM;
+        const bool real = r < count && d < n;
+        tile_x[r * shape::LD + d] = real ? x[r * ld_x + d] : 0.0f;
+        tile_y[r * shape::LD + d] = real ? y[r * ld_y + d] : 0.0f;
+    }
+    sync_block();
+}
+
 DEVICE float dot_rows(const float *x, const float *y, unsigned n)
 {
     float total = 0;
@@ -129,10 +144,7 @@ template <int DIM> KERNEL(ATTEND_THREADS) train_attend(const struct zq_attention
     float out[shape::VALUES] = {}, top = UNSEEN, sum = 0;
     load_tile<DIM>(q, p.q + begin * a.ld, a.ld, p.length - begin, n);
     for (unsigned key = first_key(&a, begin, shape::ROWS); key < end_of_keys(&a, begin, shape::ROWS, p.length); key += shape::ROWS) {
-        sync_block();
-        load_tile<DIM>(k, p.k + key * a.ld, a.ld, p.length - key, n);
-        load_tile<DIM>(v, p.v + key * a.ld, a.ld, p.length - key, n);
-        sync_block();
+        next_tiles<DIM>(k, p.k + key * a.ld, a.ld, v, p.v + key * a.ld, a.ld, p.length - key, n);
         float scores[shape::EACH], most = top;
         UNROLL
         for (unsigned i = 0; i < shape::EACH; i++) {
@@ -193,10 +205,7 @@ template <int DIM> KERNEL(ATTEND_THREADS) train_attend_queries(const struct zq_a
     const float top = stats[0], sum = stats[1];
     if (real && lane == 0) stats[2] = both;
     for (unsigned key = first_key(&a, begin, shape::ROWS); key < end_of_keys(&a, begin, shape::ROWS, p.length); key += shape::ROWS) {
-        sync_block();
-        load_tile<DIM>(k, p.k + key * a.ld, a.ld, p.length - key, n);
-        load_tile<DIM>(v, p.v + key * a.ld, a.ld, p.length - key, n);
-        sync_block();
+        next_tiles<DIM>(k, p.k + key * a.ld, a.ld, v, p.v + key * a.ld, a.ld, p.length - key, n);
         for (unsigned j = lane; j < shape::ROWS; j += shape::LANES) {
             const bool seen = real && key + j < p.length && sees(&a, begin + row, key + j);
             const float score = mul(a.scale, dot_rows(q + row * shape::LD, k + j * shape::LD, n));
@@ -239,10 +248,7 @@ template <int DIM> KERNEL(ATTEND_THREADS) train_attend_keys(const struct zq_atte
     for (unsigned head = kv * group; head < (kv + 1) * group; head++) {
         const float *queries = first.q + (head - kv * group) * a.heads.q_stride, *d_attended = a.d_attended + first.first * ld + head * n;
         for (unsigned query = from; query < least(reach, first.length); query += shape::ROWS) {
-            sync_block();
-            load_tile<DIM>(q, queries + query * a.ld, a.ld, first.length - query, n);
-            load_tile<DIM>(dout, d_attended + query * ld, ld, first.length - query, n);
-            sync_block();
+            next_tiles<DIM>(q, queries + query * a.ld, a.ld, dout, d_attended + query * ld, ld, first.length - query, n);
             for (unsigned j = lane; j < shape::ROWS; j += shape::LANES) {
                 float w = 0, slope = 0;
                 if (real && query + j < first.length && sees(&a, query + j, begin + row)) {
