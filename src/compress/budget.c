@@ -41,41 +41,90 @@ uint64_t zq_budget_peak(void)
     return getrusage(RUSAGE_SELF, &usage) ? 0 : (uint64_t)usage.ru_maxrss * 1024;
 }
 
-struct need {
-    uint64_t buffers, mapped;   /* the largest of each: buffers stay while other items are mapped */
-    const struct zq_item *item; /* that takes most of both together; NULL: there is none */
+/* What distillation takes, learned once: lengths of strips change nothing of it. */
+struct lessons {
+    uint64_t samples;
+    struct zq_lesson_bytes *blocks; /* [n_layers] */
 };
 
-static struct need need_of(const struct zq_plan *plan, const struct zq_means *means)
+static zq_status take_lessons(struct lessons *out, const struct zq_plan *plan, int n_threads, bool on_disk, zq_error *err)
+{
+    *out = (struct lessons){.blocks = zq_alloc_array(plan->config.n_layers, sizeof *out->blocks)};
+    zq_status st = out->blocks ? zq_lesson_sample_bytes(&out->samples, plan, n_threads, err) : zq_fail(err, ZQ_ENOMEM, "no memory for a plan");
+    for (size_t l = 0; l < plan->config.n_layers && !st; l++) st = zq_lesson_bytes(&out->blocks[l], plan, l, n_threads, on_disk, err);
+    return st;
+}
+
+struct need {
+    uint64_t bytes;             /* at the peak */
+    uint64_t buffers;           /* the largest of an item */
+    const struct zq_item *item; /* in work at the peak, or the first of the block in work; NULL: there is none */
+};
+
+static void meet(struct need *need, uint64_t bytes, const struct zq_item *item)
+{
+    if (need->item && bytes <= need->bytes) return;
+    need->bytes = bytes;
+    need->item = item;
+}
+
+/* Goes through the work in its order: what lies outside the blocks is written first, then each block is solved and written. Buffers are one
+ * piece, of which stays resident what an item before has used. */
+static struct need need_of(const struct zq_plan *plan, const struct zq_means *means, const struct lessons *lessons)
 {
     struct need need = {0};
-    uint64_t most = 0;
+    size_t layer = SIZE_MAX;
     for (size_t i = 0; i < plan->n_items; i++) {
         const struct zq_item *item = &plan->items[i];
-        const uint64_t buffers = zq_item_buffers(item, means), mapped = zq_item_mapped(item, means);
+        const uint64_t buffers = zq_item_buffers(item, means);
+        if (item->layer != layer) {
+            if (layer == SIZE_MAX) meet(&need, need.buffers + lessons->samples, item);
+            layer = item->layer;
+            meet(&need, need.buffers + lessons->blocks[layer].solving, item);
+        }
         if (buffers > need.buffers) need.buffers = buffers;
-        if (mapped > need.mapped) need.mapped = mapped;
-        if (need.item && buffers + mapped <= most) continue;
-        need.item = item;
-        most = buffers + mapped;
+        meet(&need, need.buffers + zq_item_mapped(item, means) + (layer == SIZE_MAX ? 0 : lessons->blocks[layer].waiting), item);
     }
     return need;
 }
 
-zq_status zq_budget_fit(struct zq_means *means, const struct zq_plan *plan, uint64_t lesson_bytes, uint64_t bound, struct zq_budget *out,
-                        zq_error *err)
+/* What is there whatever the work comes to. A lesson has the model open: tokenizer, norms and biases are megabytes, and no size in the file
+ * tells how many. */
+static zq_status base_of(uint64_t *out, const struct zq_plan *plan, int n_threads, zq_error *err)
 {
-    const uint64_t base = resident_now() + SLACK + lesson_bytes;
+    zq_model *model = NULL;
+    const zq_open_options open = {.n_threads = n_threads};
+    const zq_status st = plan->lesson.method ? zq_model_open(&model, plan->ckpt->dir, &open, err) : ZQ_OK;
+    *out = resident_now() + SLACK;
+    zq_model_close(model);
+    return st;
+}
+
+static zq_status fit(struct zq_means *means, const struct zq_plan *plan, const struct lessons *lessons, uint64_t bound, struct zq_budget *out,
+                     zq_error *err)
+{
+    uint64_t base;
+    zq_status st = base_of(&base, plan, means->n_threads, err);
+    if (st) return st;
     means->strip_bytes = DEFAULT_STRIP;
-    struct need need = need_of(plan, means);
-    while (bound && base + need.buffers + need.mapped > bound && means->strip_bytes > MIN_STRIP) {
+    struct need need = need_of(plan, means, lessons);
+    while (bound && base + need.bytes > bound && means->strip_bytes > MIN_STRIP) {
         means->strip_bytes /= 2;
-        need = need_of(plan, means);
+        need = need_of(plan, means, lessons);
     }
-    *out = (struct zq_budget){.memory_bytes = base + need.buffers + need.mapped, .buffer_bytes = need.buffers};
+    *out = (struct zq_budget){.memory_bytes = base + need.bytes, .buffer_bytes = need.buffers};
     if (!bound || out->memory_bytes <= bound || !need.item) return ZQ_OK;
     return zq_fail(err, ZQ_ENOMEM, "tensor %s needs %.1f MiB of memory on %d threads, the bound is %.1f MiB", need.item->tensor->name,
                    (double)out->memory_bytes / 0x1p20, means->n_threads, (double)bound / 0x1p20);
+}
+
+zq_status zq_budget_fit(struct zq_means *means, const struct zq_plan *plan, bool on_disk, uint64_t bound, struct zq_budget *out, zq_error *err)
+{
+    struct lessons lessons;
+    zq_status st = take_lessons(&lessons, plan, means->n_threads, on_disk, err);
+    if (!st) st = fit(means, plan, &lessons, bound, out, err);
+    zq_free(lessons.blocks);
+    return st;
 }
 
 /* Seconds per weight, on one thread of this processor: the fastest of three passes over a tile of made-up weights, which lie in the cache

@@ -10,9 +10,8 @@ struct zq_budget {
 };
 
 /* Chooses means->strip_bytes, threads and method being given, and estimates what that takes. bound 0: none. ZQ_ENOMEM says how much is
- * needed. lesson_bytes: of distillation. */
-zq_status zq_budget_fit(struct zq_means *means, const struct zq_plan *plan, uint64_t lesson_bytes, uint64_t bound, struct zq_budget *out,
-                        zq_error *err);
+ * needed. on_disk: the streams of distillation lie in a scratch file. */
+zq_status zq_budget_fit(struct zq_means *means, const struct zq_plan *plan, bool on_disk, uint64_t bound, struct zq_budget *out, zq_error *err);
 /* Coding as a tile of it is timed here and now; files at rates that are assumed, because finding out would mean writing some. Without
  * distillation. */
 zq_status zq_budget_seconds(double *out, const struct zq_plan *plan, int n_threads, zq_error *err);

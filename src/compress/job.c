@@ -470,20 +470,24 @@ static zq_status dry_run(struct job *job, zq_error *err)
     return st;
 }
 
+static zq_status fit_memory(struct job *job, zq_error *err)
+{
+    const uint64_t bound = job->options->memory_bytes;
+    zq_status st = zq_budget_fit(&job->means, &job->plan, false, bound, &job->budget, err);
+    if (st != ZQ_ENOMEM || !job->plan.lesson.method || !bound) return st;
+    st = zq_budget_fit(&job->means, &job->plan, true, bound, &job->budget, err); /* streams need not be resident */
+    job->means.scratch_dir = job->place.partial ? job->place.partial : ".";
+    if (!st) note(job, "the activations of all samples are kept on disk, so that the job stays within the bound on memory");
+    return st;
+}
+
 static zq_status prepare(struct job *job, const char *model_dir, const char *out_dir, zq_error *err)
 {
-    uint64_t lesson_bytes[2] = {0};
     zq_status st = zq_plan_make(&job->plan, model_dir, job->options, err);
     if (!st) st = zq_lesson_device(&job->device, &job->plan, err);
     if (!st && !job->options->dry_run) st = zq_place_open(&job->place, out_dir, model_dir, err);
     if (!st) st = zq_record_create(&job->record, &job->plan, err);
-    for (int i = 0; i < 2 && !st; i++) st = zq_lesson_bytes(&lesson_bytes[i], &job->plan, job->means.n_threads, i, err);
-    if (!st) st = zq_budget_fit(&job->means, &job->plan, lesson_bytes[0], job->options->memory_bytes, &job->budget, err);
-    if (st == ZQ_ENOMEM && job->plan.lesson.method && lesson_bytes[1] < lesson_bytes[0]) { /* streams need not be resident */
-        st = zq_budget_fit(&job->means, &job->plan, lesson_bytes[1], job->options->memory_bytes, &job->budget, err);
-        job->means.scratch_dir = job->place.partial ? job->place.partial : ".";
-        if (!st) note(job, "the activations of all samples are kept on disk, so that the job stays within the bound on memory");
-    }
+    if (!st) st = fit_memory(job, err);
     job->progress.n_tensors = job->plan.n_items;
     job->progress.n_bytes = st ? 0 : job->plan.ckpt->n_bytes;
     return st;

@@ -262,9 +262,7 @@ static zq_status put_back(struct zq_lesson *l, struct zq_student *original, zq_e
 
 static zq_status keep_float_maps(struct zq_lesson *l, zq_error *err)
 {
-    bool some = false;
-    for (size_t r = 0; r < ZQ_N_LINEARS; r++) some |= l->student->linear[r].n_rows && l->student->linear[r].fake == l->student->linear[r].w;
-    if (!some || !l->plan->lesson.method->adam) return ZQ_OK;
+    if (!zq_lesson_puts_back(l->plan, l->student)) return ZQ_OK;
     struct zq_student *original;
     struct zq_student_options o = zq_lesson_student(l->plan, l->layer, l->means->n_threads);
     o.trains = o.adam = false;

@@ -20,9 +20,13 @@ zq_status zq_lesson_device(struct zq_device **device, struct zq_plan *plan, zq_e
 zq_status zq_lesson_remark_unused(struct zq_remarks *remarks, const struct zq_lesson_settings *s, const zq_quantize_options *options, zq_error *err);
 /* Adds them to the normalised options of a plan. */
 zq_status zq_lesson_describe(json_t *options, const struct zq_lesson_settings *settings, zq_error *err);
-/* Resident memory that a lesson over the plan takes at its peak, beside what writing takes; 0 without distillation. on_disk: its streams lie
- * in a scratch file. */
-zq_status zq_lesson_bytes(uint64_t *n_bytes, const struct zq_plan *plan, int n_threads, bool on_disk, zq_error *err);
+/* Resident memory of a lesson beside what writing takes; 0 without distillation. While samples are made, before the first block: */
+zq_status zq_lesson_sample_bytes(uint64_t *n_bytes, const struct zq_plan *plan, int n_threads, zq_error *err);
+/* Of a block: while it is solved, and what stays while it is written. on_disk: the streams lie in a scratch file. */
+struct zq_lesson_bytes {
+    uint64_t solving, waiting;
+};
+zq_status zq_lesson_bytes(struct zq_lesson_bytes *out, const struct zq_plan *plan, size_t layer, int n_threads, bool on_disk, zq_error *err);
 /* Time that it takes on this processor, about. */
 double zq_lesson_seconds(const struct zq_plan *plan, int n_threads);
 /* Bytes of a file that zq_lesson_save() writes. */
@@ -53,6 +57,8 @@ zq_status zq_lesson_save(const struct zq_lesson *lesson, const char *path, zq_er
 /* ---- parts, for lesson.c -------------------------------------------------------------------------------------------- */
 
 struct zq_student_options zq_lesson_student(const struct zq_plan *plan, size_t layer, int n_threads);
+/* Whether maps that stay float are put back from the file when the block is solved: only the optimizer's training moves them. */
+bool zq_lesson_puts_back(const struct zq_plan *plan, const struct zq_student *s);
 /* Values of one stream. */
 size_t zq_lesson_values(const struct zq_plan *plan);
 zq_status zq_lesson_request(struct zq_sample_request *out, const struct zq_plan *plan, int n_threads, zq_error *err);

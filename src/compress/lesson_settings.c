@@ -207,20 +207,55 @@ static struct zq_sample_file file_of(const struct zq_plan *plan)
     return f;
 }
 
-zq_status zq_lesson_bytes(uint64_t *n_bytes, const struct zq_plan *plan, int n_threads, bool on_disk, zq_error *err)
+bool zq_lesson_puts_back(const struct zq_plan *plan, const struct zq_student *s)
+{
+    bool some = false;
+    for (int r = 0; r < ZQ_N_LINEARS; r++) some |= s->linear[r].n_rows && s->linear[r].layout.spec.w_bits == 16;
+    return some && plan->lesson.method->adam;
+}
+
+zq_status zq_lesson_sample_bytes(uint64_t *n_bytes, const struct zq_plan *plan, int n_threads, zq_error *err)
 {
     *n_bytes = 0;
     if (!plan->lesson.method) return ZQ_OK;
     struct zq_sample_request request;
-    uint64_t block;
-    zq_status st = zq_lesson_request(&request, plan, n_threads, err);
-    if (!st) st = block_bytes(&block, plan, n_threads, err);
+    const zq_status st = zq_lesson_request(&request, plan, n_threads, err);
     if (st) return st;
     const struct zq_sample_file file = file_of(plan);
+    *n_bytes = zq_samples_bytes(&plan->config, &request, &file);
+    return ZQ_OK;
+}
+
+/* A matrix of the file is mapped while a student reads it. */
+static uint64_t largest_matrix(const struct zq_plan *plan, size_t layer)
+{
+    uint64_t most = 0;
+    for (size_t i = 0; i < plan->n_items; i++) {
+        const struct zq_item *item = &plan->items[i];
+        if (item->layer == layer && item->module && item->tensor->n_bytes > most) most = item->tensor->n_bytes;
+    }
+    return most;
+}
+
+zq_status zq_lesson_bytes(struct zq_lesson_bytes *out, const struct zq_plan *plan, size_t layer, int n_threads, bool on_disk, zq_error *err)
+{
+    *out = (struct zq_lesson_bytes){0};
+    if (!plan->lesson.method) return ZQ_OK;
+    struct zq_student shape;
+    struct zq_student_options o = zq_lesson_student(plan, layer, n_threads);
+    size_t student, original;
+    zq_status st = zq_student_shape(&shape, &student, &o, err);
+    o.trains = o.adam = false;
+    if (!st) st = zq_student_bytes(&original, &o, err);
+    if (st) return st;
     /* on disk a batch of each stream is resident */
     const uint64_t n = on_disk ? plan->lesson.solve.batch * plan->lesson.length * plan->config.width : zq_lesson_values(plan);
-    const uint64_t samples = zq_samples_bytes(&plan->config, &request, &file), all = block + 3 * n * sizeof(float);
-    *n_bytes = samples > all ? samples : all;
+    const uint64_t mapped = largest_matrix(plan, layer), solution = zq_solution_bytes(&shape);
+    uint64_t most = solution + plan->lesson.method->bytes(&shape);
+    if (zq_lesson_puts_back(plan, &shape) && solution + original + mapped > most) most = solution + original + mapped;
+    if (mapped > most) most = mapped; /* before there is a solution */
+    out->waiting = 3 * n * sizeof(float) + student + solution;
+    out->solving = 3 * n * sizeof(float) + student + most;
     return ZQ_OK;
 }
 

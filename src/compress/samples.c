@@ -114,10 +114,12 @@ zq_status zq_samples_identity(json_t **out, const char *text, zq_error *err)
     return st;
 }
 
+static bool is_speechless(enum zq_model_kind kind) { return kind != ZQ_DECODER && kind != ZQ_ENCODER_MLM; }
+
 double zq_samples_chance(const char *text, enum zq_model_kind kind)
 {
     struct sources sources;
-    const bool speechless = kind != ZQ_DECODER && kind != ZQ_ENCODER_MLM;
+    const bool speechless = is_speechless(kind);
     double chance = 0;
     if (parse(&sources, text, NULL)) return 0;
     for (size_t i = 0; i < sources.n; i++) {
@@ -146,11 +148,11 @@ size_t zq_samples_at_once(const struct zq_config *c, const struct zq_sample_requ
     return (request->n + rounds - 1) / rounds;
 }
 
-static bool writes(const struct zq_sample_request *request)
+static bool writes(const struct zq_config *c, const struct zq_sample_request *request)
 {
     struct sources sources;
     bool found = false;
-    if (parse(&sources, request->sources, NULL)) return false;
+    if (is_speechless(c->kind) || parse(&sources, request->sources, NULL)) return false;
     for (size_t i = 0; i < sources.n; i++) found |= sources.items[i].kind == FROM_SELF;
     return found;
 }
@@ -159,7 +161,7 @@ uint64_t zq_samples_bytes(const struct zq_config *c, const struct zq_sample_requ
 {
     const size_t token = (c->vocab + 6 * c->width + 2 * c->ffn_width) * sizeof(float); /* of a step: logits and activations */
     const uint64_t ids = (request->n * request->length + c->vocab) * sizeof(int32_t);
-    if (!writes(request)) return ids + file->n_embedding_bytes;
+    if (!writes(c, request)) return ids + file->n_embedding_bytes;
     const uint64_t resident = file->n_bytes > RESIDENT_FILE ? file->n_block_bytes + file->n_outside_bytes : file->n_bytes;
     if (c->kind != ZQ_DECODER) return ids + resident + request->length * token;
     return ids + resident + zq_samples_at_once(c, request) * (cache_bytes(c, request->length) + token);
