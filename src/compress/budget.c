@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/rng.h"
+#include "base/trim.h"
 #include "compress/lesson.h"
 #include "quant/encode.h"
 #include "quant/pack.h"
@@ -50,7 +51,8 @@ struct lessons {
 static zq_status take_lessons(struct lessons *out, const struct zq_plan *plan, int n_threads, bool on_disk, zq_error *err)
 {
     *out = (struct lessons){.blocks = zq_alloc_array(plan->config.n_layers, sizeof *out->blocks)};
-    zq_status st = out->blocks ? zq_lesson_sample_bytes(&out->samples, plan, n_threads, err) : zq_fail(err, ZQ_ENOMEM, "no memory for a plan");
+    zq_status st = out->blocks ? ZQ_OK : zq_fail(err, ZQ_ENOMEM, "no memory for a plan");
+    if (!st) st = zq_lesson_sample_bytes(&out->samples, plan, n_threads, on_disk, err);
     for (size_t l = 0; l < plan->config.n_layers && !st; l++) st = zq_lesson_bytes(&out->blocks[l], plan, l, n_threads, on_disk, err);
     return st;
 }
@@ -58,14 +60,16 @@ static zq_status take_lessons(struct lessons *out, const struct zq_plan *plan, i
 struct need {
     uint64_t bytes;             /* at the peak */
     uint64_t buffers;           /* the largest of an item */
-    const struct zq_item *item; /* in work at the peak, or the first of the block in work; NULL: there is none */
+    const struct zq_item *item; /* in work at the peak, or the first of what is in work; NULL: there is none */
+    const char *work;           /* on it */
 };
 
-static void meet(struct need *need, uint64_t bytes, const struct zq_item *item)
+static void meet(struct need *need, uint64_t bytes, const struct zq_item *item, const char *work)
 {
     if (need->item && bytes <= need->bytes) return;
     need->bytes = bytes;
     need->item = item;
+    need->work = work;
 }
 
 /* Goes through the work in its order: what lies outside the blocks is written first, then each block is solved and written. Buffers are one
@@ -78,34 +82,20 @@ static struct need need_of(const struct zq_plan *plan, const struct zq_means *me
         const struct zq_item *item = &plan->items[i];
         const uint64_t buffers = zq_item_buffers(item, means);
         if (item->layer != layer) {
-            if (layer == SIZE_MAX) meet(&need, need.buffers + lessons->samples, item);
+            if (layer == SIZE_MAX) meet(&need, need.buffers + lessons->samples, item, "making samples for the block of");
             layer = item->layer;
-            meet(&need, need.buffers + lessons->blocks[layer].solving, item);
+            meet(&need, need.buffers + lessons->blocks[layer].solving, item, "distilling the block of");
         }
         if (buffers > need.buffers) need.buffers = buffers;
-        meet(&need, need.buffers + zq_item_mapped(item, means) + (layer == SIZE_MAX ? 0 : lessons->blocks[layer].waiting), item);
+        meet(&need, need.buffers + zq_item_mapped(item, means) + (layer == SIZE_MAX ? 0 : lessons->blocks[layer].waiting), item, "coding");
     }
     return need;
 }
 
-/* What is there whatever the work comes to. A lesson has the model open: tokenizer, norms and biases are megabytes, and no size in the file
- * tells how many. */
-static zq_status base_of(uint64_t *out, const struct zq_plan *plan, int n_threads, zq_error *err)
+/* base: what is there whatever the work comes to. */
+static zq_status fit(struct zq_means *means, const struct zq_plan *plan, const struct lessons *lessons, uint64_t base, uint64_t bound,
+                     struct zq_budget *out, zq_error *err)
 {
-    zq_model *model = NULL;
-    const zq_open_options open = {.n_threads = n_threads};
-    const zq_status st = plan->lesson.method ? zq_model_open(&model, plan->ckpt->dir, &open, err) : ZQ_OK;
-    *out = resident_now() + SLACK;
-    zq_model_close(model);
-    return st;
-}
-
-static zq_status fit(struct zq_means *means, const struct zq_plan *plan, const struct lessons *lessons, uint64_t bound, struct zq_budget *out,
-                     zq_error *err)
-{
-    uint64_t base;
-    zq_status st = base_of(&base, plan, means->n_threads, err);
-    if (st) return st;
     means->strip_bytes = DEFAULT_STRIP;
     struct need need = need_of(plan, means, lessons);
     while (bound && base + need.bytes > bound && means->strip_bytes > MIN_STRIP) {
@@ -114,16 +104,23 @@ static zq_status fit(struct zq_means *means, const struct zq_plan *plan, const s
     }
     *out = (struct zq_budget){.memory_bytes = base + need.bytes, .buffer_bytes = need.buffers};
     if (!bound || out->memory_bytes <= bound || !need.item) return ZQ_OK;
-    return zq_fail(err, ZQ_ENOMEM, "tensor %s needs %.1f MiB of memory on %d threads, the bound is %.1f MiB", need.item->tensor->name,
-                   (double)out->memory_bytes / 0x1p20, means->n_threads, (double)bound / 0x1p20);
+    return zq_fail(err, ZQ_ENOMEM, "%s tensor %s needs %.1f MiB of memory on %d threads, the bound is %.1f MiB", need.work,
+                   need.item->tensor->name, (double)out->memory_bytes / 0x1p20, means->n_threads, (double)bound / 0x1p20);
 }
 
 zq_status zq_budget_fit(struct zq_means *means, const struct zq_plan *plan, bool on_disk, uint64_t bound, struct zq_budget *out, zq_error *err)
 {
-    struct lessons lessons;
-    zq_status st = take_lessons(&lessons, plan, means->n_threads, on_disk, err);
-    if (!st) st = fit(means, plan, &lessons, bound, out, err);
+    /* a lesson has the model open: tokenizer, norms and biases are megabytes, and no size in the file tells how many */
+    struct lessons lessons = {0};
+    zq_model *model = NULL;
+    const zq_open_options open = {.n_threads = means->n_threads};
+    zq_status st = plan->lesson.method ? zq_model_open(&model, plan->ckpt->dir, &open, err) : ZQ_OK;
+    zq_trim();
+    const uint64_t base = resident_now() + SLACK;
+    if (!st) st = take_lessons(&lessons, plan, means->n_threads, on_disk, err);
+    if (!st) st = fit(means, plan, &lessons, base, bound, out, err);
     zq_free(lessons.blocks);
+    zq_model_close(model);
     return st;
 }
 

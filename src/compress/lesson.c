@@ -4,6 +4,7 @@
 #include "compress/lesson.h"
 
 #include "base/alloc.h"
+#include "base/trim.h"
 #include "compress/samples.h"
 #include "compress/streams.h"
 #include "model/session.h"
@@ -112,6 +113,7 @@ zq_status zq_lesson_open(struct zq_lesson **out, const struct zq_plan *plan, con
     const zq_open_options open = {.n_threads = means->n_threads};
     zq_status st = l->token_ranges ? ZQ_OK : zq_fail(err, ZQ_ENOMEM, "no memory to distil a model");
     if (!st) st = zq_model_open(&l->model, plan->ckpt->dir, &open, err);
+    zq_trim(); /* of its files' trees */
     if (!st) st = streams ? restore(l, streams, err) : start(l, err);
     if (st) zq_lesson_close(l);
     else *out = l;

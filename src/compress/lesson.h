@@ -20,9 +20,10 @@ zq_status zq_lesson_device(struct zq_device **device, struct zq_plan *plan, zq_e
 zq_status zq_lesson_remark_unused(struct zq_remarks *remarks, const struct zq_lesson_settings *s, const zq_quantize_options *options, zq_error *err);
 /* Adds them to the normalised options of a plan. */
 zq_status zq_lesson_describe(json_t *options, const struct zq_lesson_settings *settings, zq_error *err);
-/* Resident memory of a lesson beside what writing takes; 0 without distillation. While samples are made, before the first block: */
-zq_status zq_lesson_sample_bytes(uint64_t *n_bytes, const struct zq_plan *plan, int n_threads, zq_error *err);
-/* Of a block: while it is solved, and what stays while it is written. on_disk: the streams lie in a scratch file. */
+/* Resident memory of a lesson beside what writing and the open model take; 0 without distillation. on_disk: the streams lie in a scratch file.
+ * While samples are made and embedded, before the first block: */
+zq_status zq_lesson_sample_bytes(uint64_t *n_bytes, const struct zq_plan *plan, int n_threads, bool on_disk, zq_error *err);
+/* Of a block: while it is solved, and what stays while it is written. */
 struct zq_lesson_bytes {
     uint64_t solving, waiting;
 };

@@ -199,7 +199,6 @@ static struct zq_sample_file file_of(const struct zq_plan *plan)
     uint64_t block = 0;
     for (size_t i = 0; i < plan->n_items; i++) {
         const struct zq_item *item = &plan->items[i];
-        if (item->module == &plan->modules.items[0]) f.n_embedding_bytes = item->tensor->n_bytes;
         if (item->layer == SIZE_MAX) f.n_outside_bytes += item->tensor->n_bytes;
         else block = (i && plan->items[i - 1].layer == item->layer ? block : 0) + item->tensor->n_bytes;
         if (block > f.n_block_bytes) f.n_block_bytes = block;
@@ -214,16 +213,27 @@ bool zq_lesson_puts_back(const struct zq_plan *plan, const struct zq_student *s)
     return some && plan->lesson.method->adam;
 }
 
-zq_status zq_lesson_sample_bytes(uint64_t *n_bytes, const struct zq_plan *plan, int n_threads, zq_error *err)
+/* The token table. */
+static uint64_t embedding_bytes(const struct zq_plan *plan)
 {
+    for (size_t i = 0; i < plan->n_items; i++)
+        if (plan->items[i].module == &plan->modules.items[0]) return plan->items[i].tensor->n_bytes;
+    return 0;
+}
+
+zq_status zq_lesson_sample_bytes(uint64_t *n_bytes, const struct zq_plan *plan, int n_threads, bool on_disk, zq_error *err)
+{
+    const struct zq_lesson_settings *set = &plan->lesson;
     *n_bytes = 0;
-    if (!plan->lesson.method) return ZQ_OK;
+    if (!set->method) return ZQ_OK;
     struct zq_sample_request request;
-    const zq_status st = zq_lesson_request(&request, plan, n_threads, err);
-    if (st) return st;
     const struct zq_sample_file file = file_of(plan);
-    *n_bytes = zq_samples_bytes(&plan->config, &request, &file);
-    return ZQ_OK;
+    zq_status st = zq_lesson_request(&request, plan, n_threads, err);
+    if (!st) st = zq_samples_bytes(n_bytes, &plan->config, &request, &file, err);
+    const uint64_t n = on_disk ? set->length * plan->config.width : zq_lesson_values(plan);
+    const uint64_t embedded = set->n * set->length * sizeof(int32_t) + embedding_bytes(plan) + 2 * n * sizeof(float);
+    if (embedded > *n_bytes) *n_bytes = embedded;
+    return st;
 }
 
 /* A matrix of the file is mapped while a student reads it. */

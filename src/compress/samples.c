@@ -1,6 +1,6 @@
-/* Samples of texts are windows spread evenly over the tokenized file. `self` lets a decoder write: from its start token on, each
- * next id drawn from its own distribution. An encoder with a masked-language head fills masks, a part of the positions in each of
- * a few rounds; one without has no opinion on words, and gets random ids. */
+/* Samples of texts are windows spread evenly over the file, which is tokenized passage by passage. `self` lets a decoder write: from its
+ * start token on, each next id drawn from its own distribution. An encoder with a masked-language head fills masks, a part of the positions
+ * in each of a few rounds; one without has no opinion on words, and gets random ids. */
 #include "compress/samples.h"
 
 #include "base/alloc.h"
@@ -16,7 +16,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_SOURCES = 16, MAX_TEXT = 1 << 30, MOST_AT_ONCE = 64, ROUNDS = 4, CACHE_BYTES = 64 << 20, RESIDENT_FILE = 512 << 20 };
+enum {
+    MAX_SOURCES = 16,
+    MAX_TEXT = 1 << 30,
+    PASSAGE = 2 << 20, /* bytes of a text that are tokenized at once */
+    MOST_AT_ONCE = 64,
+    ROUNDS = 4,
+    CACHE_BYTES = 64 << 20,
+    RESIDENT_FILE = 512 << 20,
+};
 
 enum kind { FROM_FILE, FROM_CHANCE, FROM_SELF };
 
@@ -71,14 +79,34 @@ static zq_status parse(struct sources *out, const char *text, zq_error *err)
     return st;
 }
 
-static zq_status read_source(const struct source *s, char **text, size_t *n_bytes, zq_error *err)
+static zq_status open_source(struct zq_map *text, const struct source *s, zq_error *err)
 {
-    *text = NULL;
+    *text = (struct zq_map){0};
     char *path = zq_strndup(s->path, s->n_path);
     if (!path) return zq_fail(err, ZQ_ENOMEM, "no memory for a path");
-    zq_status st = zq_file_read(text, n_bytes, path, MAX_TEXT, err);
+    zq_status st = zq_map_open(text, path, err);
+    if (!st && text->n_bytes > MAX_TEXT) {
+        st = zq_fail(err, ZQ_ELIMIT, "%s has %zu bytes, the limit for a text is %d", path, text->n_bytes, (int)MAX_TEXT);
+        zq_map_close(text);
+    }
     zq_free(path);
     return st;
+}
+
+/* The SHA-256 of a text, which need not be in memory as a whole. */
+static bool digest_of(uint8_t digest[EVP_MAX_MD_SIZE], const struct zq_map *text)
+{
+    enum { AT_ONCE = 1 << 20 };
+    EVP_MD_CTX *c = EVP_MD_CTX_new();
+    bool ok = c && EVP_DigestInit_ex(c, EVP_sha256(), NULL);
+    for (size_t at = 0, n; at < text->n_bytes && ok; at += n) {
+        n = text->n_bytes - at < AT_ONCE ? text->n_bytes - at : AT_ONCE;
+        ok = EVP_DigestUpdate(c, text->bytes + at, n);
+        zq_map_drop(text, text->bytes + at, n);
+    }
+    ok = ok && EVP_DigestFinal_ex(c, digest, NULL);
+    EVP_MD_CTX_free(c);
+    return ok;
 }
 
 static zq_status identify(json_t *list, const struct source *s, zq_error *err)
@@ -86,13 +114,12 @@ static zq_status identify(json_t *list, const struct source *s, zq_error *err)
     char what[80];
     snprintf(what, sizeof what, "%s", s->kind == FROM_SELF ? "self" : "random");
     if (s->kind == FROM_FILE) {
-        char *text;
-        size_t n_bytes;
+        struct zq_map text;
         uint8_t digest[EVP_MAX_MD_SIZE];
-        zq_status st = read_source(s, &text, &n_bytes, err);
+        zq_status st = open_source(&text, s, err);
         if (st) return st;
-        const bool ok = EVP_Digest(text, n_bytes, digest, NULL, EVP_sha256(), NULL);
-        zq_free(text);
+        const bool ok = digest_of(digest, &text);
+        zq_map_close(&text);
         if (!ok) return zq_fail(err, ZQ_ENOMEM, "no memory for a digest");
         memcpy(what, "sha256:", 8);
         for (size_t i = 0; i < 32; i++) snprintf(what + 7 + 2 * i, 3, "%02x", digest[i]);
@@ -148,23 +175,40 @@ size_t zq_samples_at_once(const struct zq_config *c, const struct zq_sample_requ
     return (request->n + rounds - 1) / rounds;
 }
 
-static bool writes(const struct zq_config *c, const struct zq_sample_request *request)
-{
-    struct sources sources;
-    bool found = false;
-    if (is_speechless(c->kind) || parse(&sources, request->sources, NULL)) return false;
-    for (size_t i = 0; i < sources.n; i++) found |= sources.items[i].kind == FROM_SELF;
-    return found;
-}
-
-uint64_t zq_samples_bytes(const struct zq_config *c, const struct zq_sample_request *request, const struct zq_sample_file *file)
+static uint64_t writing_bytes(const struct zq_config *c, const struct zq_sample_request *request, const struct zq_sample_file *file)
 {
     const size_t token = (c->vocab + 6 * c->width + 2 * c->ffn_width) * sizeof(float); /* of a step: logits and activations */
-    const uint64_t ids = (request->n * request->length + c->vocab) * sizeof(int32_t);
-    if (!writes(c, request)) return ids + file->n_embedding_bytes;
     const uint64_t resident = file->n_bytes > RESIDENT_FILE ? file->n_block_bytes + file->n_outside_bytes : file->n_bytes;
-    if (c->kind != ZQ_DECODER) return ids + resident + request->length * token;
-    return ids + resident + zq_samples_at_once(c, request) * (cache_bytes(c, request->length) + token);
+    if (c->kind != ZQ_DECODER) return resident + request->length * token;
+    return resident + zq_samples_at_once(c, request) * (cache_bytes(c, request->length) + token);
+}
+
+/* Of a passage: itself, its normalized copies, its ids, and the tokenizer's cache of words. */
+static zq_status text_bytes(uint64_t *n_bytes, const struct source *s, zq_error *err)
+{
+    enum { FOR_EACH = 7, CACHE = 5 << 20 };
+    struct zq_map text;
+    const zq_status st = open_source(&text, s, err);
+    const uint64_t passage = text.n_bytes < PASSAGE ? text.n_bytes : PASSAGE;
+    *n_bytes = FOR_EACH * passage + (text.n_bytes < CACHE ? text.n_bytes : CACHE);
+    zq_map_close(&text);
+    return st;
+}
+
+zq_status zq_samples_bytes(uint64_t *n_bytes, const struct zq_config *c, const struct zq_sample_request *request,
+                           const struct zq_sample_file *file, zq_error *err)
+{
+    struct sources sources;
+    uint64_t most = 0;
+    zq_status st = parse(&sources, request->sources, err);
+    for (size_t i = 0; !st && i < sources.n; i++) {
+        uint64_t one = 0;
+        if (sources.items[i].kind == FROM_FILE) st = text_bytes(&one, &sources.items[i], err);
+        if (sources.items[i].kind == FROM_SELF && !is_speechless(c->kind)) one = writing_bytes(c, request, file);
+        if (one > most) most = one;
+    }
+    *n_bytes = (request->n * request->length + c->vocab) * sizeof(int32_t) + most;
+    return st;
 }
 
 /* ---- making them -------------------------------------------------------------------------------------------------- */
@@ -209,6 +253,9 @@ static zq_status find_frame(struct maker *m, zq_error *err)
     return st;
 }
 
+/* Whether a text of an encoder stands between its special tokens. */
+static bool is_framed(const struct maker *m, size_t length) { return m->encoder && length > 2 && m->first >= 0; }
+
 /* Puts an encoder's special tokens over the ends of a text. */
 static void frame(const struct maker *m, int32_t *ids, size_t length)
 {
@@ -232,40 +279,92 @@ static void from_chance(const struct maker *m, int32_t *ids, size_t n, uint64_t 
     for (size_t i = 0; i < n; i++) frame_all(m, ids + i * length);
 }
 
-/* Fills the texts of a sample with ids that follow one another. Returns how many were used; all NULL: only that. */
-static size_t fill(const struct maker *m, int32_t *ids, const int32_t *all)
+/* A text's ids are counted first, and those that belong to samples are kept in a second pass: memory does not grow with the text. */
+struct windows {
+    const struct maker *m;
+    const struct source *source;
+    int32_t *ids;     /* [n, length]; NULL: they are only counted */
+    size_t n, n_used; /* samples, and ids of the text in each */
+    size_t n_all, at; /* ids of the text, and how many have been seen */
+};
+
+/* Ids of a text that a sample holds. */
+static size_t n_used(const struct maker *m)
 {
-    size_t used = 0;
-    for (size_t k = 0; k < m->n_parts; ids += m->lengths[k++]) {
-        const size_t length = m->lengths[k], framed = m->encoder && length > 2 && m->first >= 0, n = length - 2 * framed;
-        if (all) memcpy(ids + framed, all + used, n * sizeof *ids);
-        if (all) frame(m, ids, length);
-        used += n;
+    size_t n = 0;
+    for (size_t k = 0; k < m->n_parts; k++) n += m->lengths[k] - 2 * is_framed(m, m->lengths[k]);
+    return n;
+}
+
+/* Puts ids [at, at + n) of those that a sample takes in their places. */
+static void place(const struct maker *m, int32_t *sample, size_t at, const int32_t *ids, size_t n)
+{
+    for (size_t k = 0, before = 0; k < m->n_parts; sample += m->lengths[k++]) {
+        const size_t framed = is_framed(m, m->lengths[k]), n_part = m->lengths[k] - 2 * framed;
+        for (size_t i = at > before ? at - before : 0; i < n_part && before + i < at + n; i++) sample[framed + i] = ids[before + i - at];
+        before += n_part;
     }
-    return used;
+}
+
+/* Windows are spread evenly, the first at the beginning and the last at the end. */
+static zq_status take_ids(struct windows *w, const int32_t *ids, size_t n, zq_error *err)
+{
+    const size_t length = w->m->request->length, end = w->at + n;
+    for (size_t i = 0; i < n; i++)
+        if ((size_t)ids[i] >= w->m->info.vocab)
+            return zq_fail(err, ZQ_EINVAL, "%.*s: id %d is outside the vocabulary of %zu", (int)w->source->n_path, w->source->path, ids[i],
+                           w->m->info.vocab);
+    for (size_t i = 0; w->ids && i < w->n; i++) {
+        const size_t begin = w->n > 1 ? (size_t)((double)(w->n_all - w->n_used) * (double)i / (double)(w->n - 1)) : 0;
+        const size_t from = begin > w->at ? begin : w->at, to = begin + w->n_used < end ? begin + w->n_used : end;
+        if (from < to) place(w->m, w->ids + i * length, from - begin, ids + (from - w->at), to - from);
+    }
+    w->at = end;
+    return ZQ_OK;
+}
+
+/* Where the passage from `at` on ends: behind its last line feed, or in a single long line between two characters. */
+static size_t passage_end(const struct zq_map *text, size_t at)
+{
+    if (text->n_bytes - at <= PASSAGE) return text->n_bytes;
+    size_t end = at + PASSAGE;
+    while (end > at && text->bytes[end - 1] != '\n') end--;
+    if (end > at) return end;
+    end = at + PASSAGE;
+    while (end > at + PASSAGE - 3 && (text->bytes[end] & 0xc0) == 0x80) end--;
+    return end;
+}
+
+static zq_status read_text(struct windows *w, const struct zq_map *text, zq_error *err)
+{
+    zq_status st = ZQ_OK;
+    w->at = 0;
+    for (size_t at = 0, end; at < text->n_bytes && !st; at = end) {
+        zq_ids ids = {0};
+        end = passage_end(text, at);
+        st = zq_tokenizer_encode(zq_model_tokenizer(w->m->model), (const char *)text->bytes + at, end - at, NULL, 0, false, &ids, err);
+        if (!st) st = take_ids(w, ids.ids, ids.n, err);
+        zq_ids_free(&ids);
+        zq_map_drop(text, text->bytes + at, end - at);
+    }
+    return st;
 }
 
 static zq_status from_text(const struct maker *m, const struct source *s, int32_t *ids, size_t n, zq_error *err)
 {
-    const size_t length = m->request->length, used = fill(m, ids, NULL);
-    const zq_tokenizer *tokenizer = zq_model_tokenizer(m->model);
-    if (!tokenizer) return zq_fail(err, ZQ_EUNSUPPORTED, "samples from a text need a tokenizer, and the model's directory holds none");
-    char *text;
-    size_t n_bytes;
-    zq_ids all = {0};
-    zq_status st = read_source(s, &text, &n_bytes, err);
-    if (!st) st = zq_tokenizer_encode(tokenizer, text, n_bytes, NULL, 0, false, &all, err);
-    if (!st && all.n < used)
-        st = zq_fail(err, ZQ_EINVAL, "%.*s has %zu ids, fewer than one sample of %zu", (int)s->n_path, s->path, all.n, used);
-    for (size_t i = 0; i < all.n && !st; i++)
-        if ((size_t)all.ids[i] >= m->info.vocab)
-            st = zq_fail(err, ZQ_EINVAL, "%.*s: id %d is outside the vocabulary of %zu", (int)s->n_path, s->path, all.ids[i], m->info.vocab);
-    for (size_t i = 0; i < n && !st; i++) {
-        const size_t begin = n > 1 ? (size_t)((double)(all.n - used) * (double)i / (double)(n - 1)) : 0;
-        fill(m, ids + i * length, all.ids + begin);
-    }
-    zq_ids_free(&all);
-    zq_free(text);
+    struct windows w = {.m = m, .source = s, .n = n, .n_used = n_used(m)};
+    struct zq_map text;
+    if (!zq_model_tokenizer(m->model))
+        return zq_fail(err, ZQ_EUNSUPPORTED, "samples from a text need a tokenizer, and the model's directory holds none");
+    zq_status st = open_source(&text, s, err);
+    if (!st) st = read_text(&w, &text, err);
+    if (!st && w.at < w.n_used)
+        st = zq_fail(err, ZQ_EINVAL, "%.*s has %zu ids, fewer than one sample of %zu", (int)s->n_path, s->path, w.at, w.n_used);
+    w.n_all = w.at;
+    w.ids = ids;
+    if (!st) st = read_text(&w, &text, err);
+    for (size_t i = 0; i < n && !st; i++) frame_all(m, ids + i * m->request->length);
+    zq_map_close(&text);
     return st;
 }
 

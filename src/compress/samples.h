@@ -20,12 +20,13 @@ struct zq_sample_request {
  * product's last bits depend on the rows that share it. */
 size_t zq_samples_at_once(const struct zq_config *config, const struct zq_sample_request *request);
 
-/* What of the model's file is read while samples are made and embedded. */
+/* What of the model's file is read while samples are made. */
 struct zq_sample_file {
-    uint64_t n_bytes, n_block_bytes, n_outside_bytes, n_embedding_bytes; /* all, the largest block, outside the blocks, the token embedding */
+    uint64_t n_bytes, n_block_bytes, n_outside_bytes; /* all, the largest block, outside the blocks */
 };
-/* Resident memory that making samples takes at its peak. */
-uint64_t zq_samples_bytes(const struct zq_config *config, const struct zq_sample_request *request, const struct zq_sample_file *file);
+/* Resident memory that making samples takes at its peak. Texts are looked at: ZQ_EIO where one cannot be read. */
+zq_status zq_samples_bytes(uint64_t *n_bytes, const struct zq_config *config, const struct zq_sample_request *request,
+                           const struct zq_sample_file *file, zq_error *err);
 
 /* What tells two lists of sources apart: kinds, weights, and the SHA-256 of each file. A new reference; ZQ_EINVAL for a malformed
  * list, ZQ_EIO for a file that cannot be read. */

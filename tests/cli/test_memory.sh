@@ -50,11 +50,11 @@ check_model Linear f32 gptj "$tmp/model" --layers 1 --width 2048 --heads 16 --ff
 check_model Conv1D bf16 gpt2 "$tmp/model" --layers 2 --width 2048 --heads 16 --ffn 8192 --vocab 10000
 check_model Conv1D f32 gpt2 "$tmp/model" --layers 1 --width 2048 --heads 16 --ffn 8192 --vocab 10000
 
-# distilled METHOD: a block learns. What that takes is within its plan and at least nine tenths of it, though the table of embeddings and the
+# distilled OPTION..: a block learns. What that takes is within its plan and at least nine tenths of it, though the table of embeddings and the
 # buffers of writing are as large as the block, and never there at the same time.
 distilled() {
     local planned
-    lesson=(--scheme w4/8a8 "$@" --data random --samples 6 --length 32 --batch 2 --iters 1 --threads 2 --quiet)
+    lesson=(--scheme w4/8a8 --data random "$@" --samples 6 --length 32 --batch 2 --iters 1 --threads 2 --quiet)
     run "$zq" quantize "$tmp/model" -o "$tmp/out" "${lesson[@]}" --dry-run --json
     planned=$(($(field memory_bytes) / 1024))
     measured "$zq" quantize "$tmp/model" -o "$tmp/out" "${lesson[@]}" --force
@@ -67,6 +67,11 @@ expect_code "a model of one block" 0
 for method in paper fast full; do distilled --lkd $method; done
 for method in gptq awq; do distilled --method $method; done
 distilled --lkd paper --ignore '.*c_attn' # which is put back from the file
+
+# a text of 60 MB is larger than all that the work takes beside it
+cp models/novels/tokenizer.json models/novels/tokenizer_config.json "$tmp/model"
+for _ in $(seq 830); do cat models/novels/heldout.txt; done > "$tmp/text"
+distilled --lkd paper --data "$tmp/text" --memory 100M
 
 run "$zq" quantize "$tmp/model" -o "$tmp/small" --memory 1M --quiet
 expect_error "a bound that is too small" 6 "memory"

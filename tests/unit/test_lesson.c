@@ -163,6 +163,36 @@ static void texts_of_an_encoder_are_framed(void **state)
     zq_model_close(model);
 }
 
+/* A text of three passages: windows that reach from one into the next, as all places do here, hold what the text holds. */
+static void windows_cross_passages(void **state)
+{
+    (void)state;
+    enum { LINE = 80, N_LINES = 60000, N_IDS = 8 * N_LINES, FRAMED = 48, TEXT = 44, N_WINDOWS = N_IDS / TEXT };
+    const char *source = make_model("passages", &tiny_bert);
+    char word[LINE], line[LINE + 1];
+    memset(word, 'h', sizeof word);
+    snprintf(line, sizeof line, "a b c d e f g %.65s\n", word);
+    assert_int_equal(strlen(line), LINE);
+    char *text = zq_alloc((size_t)LINE * N_LINES + 1), vocab[200];
+    for (size_t i = 0; i < N_LINES; i++) memcpy(text + i * LINE, line, LINE + 1);
+    snprintf(vocab, sizeof vocab, "[UNK]\n[CLS]\n[SEP]\na\nb\nc\nd\ne\nf\ng\n%.65s\n", word);
+    put_file(source, "vocab.txt", vocab);
+    const char *path = scratch_text("long", text);
+    zq_model *model;
+    int32_t *ids = zq_alloc_array((size_t)N_WINDOWS * FRAMED, sizeof *ids);
+    const struct zq_sample_request request = {.sources = path, .n = N_WINDOWS, .length = FRAMED, .n_threads = 1};
+    assert_int_equal(zq_model_open(&model, source, NULL, NULL), ZQ_OK);
+    assert_int_equal(zq_samples_make(ids, &request, model, NULL), ZQ_OK);
+    for (size_t w = 0; w < N_WINDOWS; w++) {
+        size_t at = (size_t)((double)(N_IDS - TEXT) * (double)w / (N_WINDOWS - 1));
+        for (size_t i = 0; i < FRAMED; i++)
+            if (ids[w * FRAMED + i] != (i % 24 == 0 ? 1 : i % 24 == 23 ? 2 : 3 + (int)(at++ % 8))) fail_msg("window %zu, place %zu", w, i);
+    }
+    zq_model_close(model);
+    zq_free(ids);
+    zq_free(text);
+}
+
 static void damaged_streams_are_refused(void **state)
 {
     (void)state;
@@ -265,10 +295,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_chance), cmocka_unit_test(texts_of_a_sample), cmocka_unit_test(streams_of_llama),
         cmocka_unit_test(streams_of_gpt2), cmocka_unit_test(streams_of_bert), cmocka_unit_test(texts_of_an_encoder_are_framed),
-        cmocka_unit_test(damaged_streams_are_refused),
-        cmocka_unit_test(sources_are_shared_by_weight),
-        cmocka_unit_test(random_ids_are_of_texts),
-        cmocka_unit_test(every_failing_allocation_leaves_nothing),
+        cmocka_unit_test(windows_cross_passages), cmocka_unit_test(damaged_streams_are_refused), cmocka_unit_test(sources_are_shared_by_weight),
+        cmocka_unit_test(random_ids_are_of_texts), cmocka_unit_test(every_failing_allocation_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, open_in_memory, scratch_close);
 }
