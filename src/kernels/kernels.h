@@ -207,9 +207,9 @@ struct zq_kernels {
 
     struct zq_gemm w8_a8, w4_a8, w8_a16, w4_a16, f32_a16; /* f32_a16: float weights of any float dtype */
 
-    /* tokens [begin, end) of the call, all heads. Two threads never write the same cache line of k: ranges are cut at multiples
-     * of 16 positions by the caller. */
-    void (*keep)(const struct zq_keep *a, size_t begin, size_t end);
+    /* tokens [begin, end) of the call, key heads [head_begin, head_end) and the heads that read them. Two threads never write the same
+     * cache line of k: ranges of tokens are cut at multiples of 16 positions by the caller. */
+    void (*keep)(const struct zq_keep *a, size_t begin, size_t end, size_t head_begin, size_t head_end);
     size_t (*attend_scratch)(const struct zq_heads *heads); /* floats */
     /* tokens [begin, end), heads [head_begin, head_end) */
     void (*attend)(const struct zq_attend *a, size_t begin, size_t end, size_t head_begin, size_t head_end);

@@ -2,6 +2,7 @@
 #include "model/session.h"
 
 #include "base/alloc.h"
+#include "base/arena.h"
 #include "base/carve.h"
 #include "model/simulate.h"
 
@@ -162,6 +163,14 @@ static zq_status resolve(struct zq_session *s, const zq_session_options *o, zq_e
     return ZQ_OK;
 }
 
+/* Keys and values are read as weights are: in huge pages. A large cache is mostly room for tokens that may never come; it gets pages as
+ * they do. */
+static void *here_memory(size_t n_bytes)
+{
+    const size_t most = (size_t)256 << 20;
+    return n_bytes <= most ? zq_alloc_pages(n_bytes) : zq_alloc(n_bytes);
+}
+
 static zq_status take_memory(struct zq_session *s, zq_error *err)
 {
     const struct zq_ops *ops = &s->ops;
@@ -169,7 +178,7 @@ static zq_status take_memory(struct zq_session *s, zq_error *err)
     carve_activations(s, &c, here);
     carve_state(s, &c, here);
     const bool overflow = c.overflow || here->overflow;
-    s->memory = overflow ? NULL : ops->plugin ? ops->plugin->alloc(ops->queue, c.used) : zq_alloc(c.used);
+    s->memory = overflow ? NULL : ops->plugin ? ops->plugin->alloc(ops->queue, c.used) : here_memory(c.used);
     if (ops->plugin && s->memory) s->host_memory = zq_alloc(apart.used);
     s->n_bytes = c.used + apart.used;
     if (!s->memory || (ops->plugin && !s->host_memory))

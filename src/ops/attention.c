@@ -1,6 +1,7 @@
 /* Attention over tiles of tokens. With enough tiles a thread takes whole tiles: it computes all heads of its tokens and turns
  * them into INT8 while they are in its cache. With few (decoding) the heads are dealt out instead, and the rows, a few
- * thousand values, are quantized after them; the bits are the same. */
+ * thousand values, are quantized after them; the bits are the same. New keys and values are kept before all that, but where a sequence
+ * has one tile: there whoever has a head keeps it first. */
 #include "ops/ops.h"
 
 struct attention_work {
@@ -9,6 +10,7 @@ struct attention_work {
     struct zq_rows out;
     struct zq_forms forms;
     size_t n_head_groups;
+    bool keeps; /* attend_range() does what keep_range() does */
 };
 
 size_t zq_attention_thread_floats(const struct zq_kernels *kernels, const struct zq_heads *heads)
@@ -16,20 +18,23 @@ size_t zq_attention_thread_floats(const struct zq_kernels *kernels, const struct
     return kernels->attend_scratch(heads);
 }
 
+/* Key heads [head_begin, head_end) of a tile. */
+static void keep_tile(const struct attention_work *w, const struct zq_tile *t, size_t head_begin, size_t head_end)
+{
+    const struct zq_attention *a = w->a;
+    const struct zq_span *s = &a->spans[t->sequence];
+    const struct zq_keep args = {
+        .qkv = a->qkv + s->row * a->ld_qkv, .ld = a->ld_qkv, .n_tokens = s->n_tokens, .position = s->position,
+        .heads = a->heads, .rotary = a->rotary, .kv = s->kv,
+    };
+    w->ops->kernels->keep(&args, t->begin, t->end, head_begin, head_end);
+}
+
 static void keep_range(void *work, size_t begin, size_t end, int thread)
 {
     (void)thread;
     const struct attention_work *w = work;
-    const struct zq_attention *a = w->a;
-    for (size_t i = begin; i < end; i++) {
-        const struct zq_tile *t = &a->tiles[i];
-        const struct zq_span *s = &a->spans[t->sequence];
-        const struct zq_keep args = {
-            .qkv = a->qkv + s->row * a->ld_qkv, .ld = a->ld_qkv, .n_tokens = s->n_tokens, .position = s->position,
-            .heads = a->heads, .rotary = a->rotary, .kv = s->kv,
-        };
-        w->ops->kernels->keep(&args, t->begin, t->end);
-    }
+    for (size_t i = begin; i < end; i++) keep_tile(w, &w->a->tiles[i], 0, w->a->heads.n_kv_heads);
 }
 
 static void quantize_tokens(const struct attention_work *w, size_t row, size_t n)
@@ -73,6 +78,7 @@ static void attend_range(void *work, size_t begin, size_t end, int thread)
             .out = w->out.f + s->row * w->out.ld, .ld_out = w->out.ld,
             .scratch = w->ops->scratch + (size_t)thread * w->ops->thread_floats,
         };
+        if (w->keeps) keep_tile(w, t, h, h + 1);
         w->ops->kernels->attend(&args, t->begin, stop, n_heads * h / groups, n_heads * (h + 1) / groups);
         if (groups == 1 && w->forms.q) quantize_tokens(w, s->row + t->begin, stop - t->begin);
     }
@@ -96,8 +102,8 @@ static void attend_here(const struct zq_ops *ops, const struct zq_attention *a, 
 {
     const int n_threads = zq_team_size(ops->team);
     const bool few = a->n_tiles < 4 * (size_t)n_threads && n_threads > 1;
-    struct attention_work work = {ops, a, out, forms, few ? a->heads.n_kv_heads : 1};
-    zq_team_run(ops->team, a->n_tiles, 1, keep_range, &work);
+    struct attention_work work = {ops, a, out, forms, few ? a->heads.n_kv_heads : 1, few && a->n_tiles == a->n_sequences};
+    if (!work.keeps) zq_team_run(ops->team, a->n_tiles, 1, keep_range, &work);
     zq_team_run(ops->team, a->n_tiles * work.n_head_groups, 1, attend_range, &work);
     if (few && forms.q) zq_team_run(ops->team, a->n_tokens, 4, quantize_range, &work);
 }

@@ -121,11 +121,11 @@ struct zq_attention {
     const struct zq_span *spans;
     const struct zq_tile *tiles; /* [n_tiles] */
     size_t n_tiles;
-    size_t n_tokens;
+    size_t n_tokens, n_sequences;
     /* on a device, instead of spans and tiles */
     const struct zq_device_token *tokens; /* [n_tokens] */
     struct zq_device_cache cache;
-    size_t layer_first, n_sequences;
+    size_t layer_first;
     bool fast;
     uint32_t *arrived, *joined;
     float *parts;

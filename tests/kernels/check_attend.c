@@ -151,8 +151,10 @@ void check_keep(struct check *c)
                 continue;
             }
             const size_t cut = check_random(c, a.n_tokens + 1);
-            (o ? c->c : c->k)->keep(&a, cut, a.n_tokens);
-            (o ? c->c : c->k)->keep(&a, 0, cut);
+            const size_t heads = a.heads.n_kv_heads, first = check_random(c, heads + 1);
+            (o ? c->c : c->k)->keep(&a, cut, a.n_tokens, first, heads);
+            (o ? c->c : c->k)->keep(&a, cut, a.n_tokens, 0, first);
+            (o ? c->c : c->k)->keep(&a, 0, cut, 0, heads);
         }
         const size_t n_bytes = kept_values(&kv[0], &a.heads) * zq_dtype_bytes(dtype), n_scales = a.heads.n_kv_heads * capacity;
         check_same_floats(c, rows[0], rows[1], n_qkv, "qkv");
@@ -384,7 +386,7 @@ static void bench_tokens(void *work, size_t begin, size_t end, int thread)
 {
     (void)thread;
     const struct bench_work *b = work;
-    b->k->keep(&b->keep, begin, end);
+    b->k->keep(&b->keep, begin, end, 0, b->keep.heads.n_kv_heads);
 }
 
 /* n_tokens that end at position n_keys, 16 heads of 64. */

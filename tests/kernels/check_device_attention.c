@@ -115,7 +115,7 @@ static void plain_attention(struct device *d, const struct attention_case *s, fl
                                          .out = out + s->spans[i].row * s->a.out.ld_f, .ld_out = s->a.out.ld_f,
                                          .scratch = scratch};
         if (!n) continue;
-        d->layouts.keep(&keep, 0, n);
+        d->layouts.keep(&keep, 0, n, 0, h->n_kv_heads);
         d->layouts.attend(&attend, 0, n, 0, h->n_heads);
     }
 }
