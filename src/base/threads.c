@@ -16,7 +16,8 @@
 
 enum {
     MAX_THREADS = 1024,
-    PARTS_PER_THREAD = 4,
+    PARTS_PER_THREAD = 2,
+    UNEVEN_PARTS_PER_THREAD = 4,
     SPINS = 4000, /* of a few nanoseconds up to 40: longer than the gaps between the operators of a step, shorter than a time slice */
 };
 
@@ -32,6 +33,7 @@ struct zq_team {
     zq_range_fn *fn; /* of the run in work */
     void *work;
     size_t n, grain, n_parts;
+    size_t n_first, first; /* parts at the beginning of `first` grains each */
 
     /* Whoever goes to sleep counts itself in and then looks again; whoever has news publishes it and then looks for sleepers. */
     _Alignas(64) atomic_size_t left; /* parts to be taken */
@@ -51,12 +53,14 @@ static void relax(void)
 #endif
 }
 
-/* Parts differ by one grain at most, for a short last one would leave its thread idle; the larger ones come first, so that what is taken
- * last evens out: 12 grains in 8 parts are 6 for each of two threads, whoever takes which. */
+/* Those after the first differ by one grain at most, for a short last one would leave its thread idle; the larger ones come first, so
+ * that what is taken last evens out: 12 grains are 4, 4, 2 and 2 for two threads, and 6 for each, whoever takes which. */
 static size_t part_begin(const struct zq_team *t, size_t i)
 {
-    const size_t grains = t->n / t->grain + (t->n % t->grain != 0), larger = grains % t->n_parts;
-    return (grains / t->n_parts * i + (i < larger ? i : larger)) * t->grain;
+    if (i < t->n_first) return i * t->first * t->grain;
+    const size_t grains = t->n / t->grain + (t->n % t->grain != 0), begun = t->n_first * t->first;
+    const size_t n_left = t->n_parts - t->n_first, larger = (grains - begun) % n_left, part = i - t->n_first;
+    return (begun + (grains - begun) / n_left * part + (part < larger ? part : larger)) * t->grain;
 }
 
 /* false: none is left. *n_parts: of the run that the part belongs to. */
@@ -174,7 +178,21 @@ int zq_team_size(const struct zq_team *t)
     return t->n_members;
 }
 
-void zq_team_run(struct zq_team *t, size_t n, size_t grain, zq_range_fn *fn, void *work)
+/* Cuts the run. Even items: a first part of three quarters of its share for each thread, since a part that is long is a long stream of
+ * weights, and what a kernel prepares for each part is prepared seldom; the rest evens out who is quicker. */
+static void cut(struct zq_team *t, size_t grains, size_t n_threads, bool even)
+{
+    const size_t most = n_threads * (even ? PARTS_PER_THREAD : UNEVEN_PARTS_PER_THREAD);
+    t->n_parts = grains < most ? grains : most;
+    t->n_first = t->first = 0;
+    if (!even || grains <= most) return;
+    t->n_first = n_threads;
+    t->first = grains * 3 / 4 / n_threads;
+    const size_t left = grains - t->n_first * t->first;
+    if (t->n_parts > t->n_first + left) t->n_parts = t->n_first + left;
+}
+
+static void run(struct zq_team *t, size_t n, size_t grain, zq_range_fn *fn, void *work, bool even)
 {
     const size_t grains = n / grain + (n % grain != 0);
     if (!grains) return;
@@ -183,17 +201,26 @@ void zq_team_run(struct zq_team *t, size_t n, size_t grain, zq_range_fn *fn, voi
         return;
     }
     const int useful = t->n_members < t->n_useful ? t->n_members : t->n_useful;
-    const size_t most = (size_t)(useful < 2 ? 2 : useful) * PARTS_PER_THREAD;
     t->fn = fn;
     t->work = work;
     t->n = n;
     t->grain = grain;
-    t->n_parts = grains < most ? grains : most;
+    cut(t, grains, (size_t)(useful < 2 ? 2 : useful), even);
     atomic_store(&t->done, 0);
     atomic_store(&t->left, t->n_parts);
     wake(t, t->n_parts < (size_t)useful ? (int)t->n_parts - 1 : useful - 1);
     take_parts(t, 0);
     wait_for_others(t);
+}
+
+void zq_team_run(struct zq_team *t, size_t n, size_t grain, zq_range_fn *fn, void *work)
+{
+    run(t, n, grain, fn, work, true);
+}
+
+void zq_team_run_uneven(struct zq_team *t, size_t n, size_t grain, zq_range_fn *fn, void *work)
+{
+    run(t, n, grain, fn, work, false);
 }
 
 /* The team of a thread that called zq_parallel_keep(). */
@@ -226,7 +253,7 @@ static bool run_kept(int n_threads, size_t n, size_t grain, zq_range_fn *fn, voi
     if (!kept.team) return false;
     kept.n_threads = n_threads;
     kept.busy = true;
-    zq_team_run(kept.team, n, grain, fn, work);
+    zq_team_run_uneven(kept.team, n, grain, fn, work);
     kept.busy = false;
     return true;
 }
@@ -236,7 +263,7 @@ void zq_parallel(int n_threads, size_t n, size_t grain, zq_range_fn *fn, void *w
     const bool splits = n_threads > 1 && n > grain;
     if (splits && run_kept(n_threads, n, grain, fn, work)) return;
     struct zq_team *t = splits ? zq_team_create(n_threads) : NULL;
-    if (t) zq_team_run(t, n, grain, fn, work);
+    if (t) zq_team_run_uneven(t, n, grain, fn, work);
     else if (n) fn(work, 0, n, 0); /* one thread, one part, or no memory for more */
     zq_team_free(t);
 }

@@ -18,10 +18,12 @@ void zq_team_free(struct zq_team *team); /* accepts NULL */
 int zq_team_size(const struct zq_team *team);
 
 /* Calls fn on parts of [0, n) whose bounds are multiples of `grain` (but for n itself) and returns when all are done.
- * grain >= 1. One call at a time per team. */
+ * grain >= 1. One call at a time per team. Items take about as long as one another. */
 void zq_team_run(struct zq_team *team, size_t n, size_t grain, zq_range_fn *fn, void *work);
+/* Items that do not: smaller parts, handed out from 0 on, where those that take longest should be. */
+void zq_team_run_uneven(struct zq_team *team, size_t n, size_t grain, zq_range_fn *fn, void *work);
 
-/* The same with a team made for this call: for long jobs (loading, quantizing), not for operators. thread < n_threads. */
+/* The latter with a team made for this call: for long jobs (loading, quantizing), not for operators. thread < n_threads. */
 void zq_parallel(int n_threads, size_t n, size_t grain, zq_range_fn *fn, void *work);
 
 /* From zq_parallel_keep() to its zq_parallel_release(), calls of zq_parallel() by this thread share one team: for jobs of many short

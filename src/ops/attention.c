@@ -84,6 +84,14 @@ static void attend_range(void *work, size_t begin, size_t end, int thread)
     }
 }
 
+/* The later tiles of a causal sequence see more keys: they come first. */
+static void attend_backwards(void *work, size_t begin, size_t end, int thread)
+{
+    const struct attention_work *w = work;
+    const size_t n = w->a->n_tiles * w->n_head_groups;
+    attend_range(work, n - end, n - begin, thread);
+}
+
 static void attend_on_device(const struct zq_ops *ops, const struct zq_attention *a, struct zq_rows out, struct zq_forms forms)
 {
     const struct zq_device_attention args = {
@@ -104,7 +112,8 @@ static void attend_here(const struct zq_ops *ops, const struct zq_attention *a, 
     const bool few = a->n_tiles < 4 * (size_t)n_threads && n_threads > 1;
     struct attention_work work = {ops, a, out, forms, few ? a->heads.n_kv_heads : 1, few && a->n_tiles == a->n_sequences};
     if (!work.keeps) zq_team_run(ops->team, a->n_tiles, 1, keep_range, &work);
-    zq_team_run(ops->team, a->n_tiles * work.n_head_groups, 1, attend_range, &work);
+    if (a->causal && !work.keeps) zq_team_run_uneven(ops->team, a->n_tiles * work.n_head_groups, 1, attend_backwards, &work);
+    else zq_team_run(ops->team, a->n_tiles * work.n_head_groups, 1, attend_range, &work);
     if (few && forms.q) zq_team_run(ops->team, a->n_tokens, 4, quantize_range, &work);
 }
 

@@ -581,7 +581,7 @@ static void a_team_serves_many_runs(void **state)
             t.n = zq_rng_next(&seed) % (MAX_ITEMS + 1);
             t.grain = 1 + zq_rng_next(&seed) % 40;
             t.slow = run % 10 == 0;
-            zq_team_run(team, t.n, t.grain, count_range, &t);
+            (run % 2 ? zq_team_run : zq_team_run_uneven)(team, t.n, t.grain, count_range, &t);
             for (size_t i = 0; i < t.n; i++) want[i]++;
             for (size_t i = 0; i < MAX_ITEMS; i++) assert_int_equal(t.seen[i], want[i]); /* all done when run returns */
             if (run % 100 == 99) usleep(2000);
