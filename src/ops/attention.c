@@ -1,7 +1,8 @@
-/* Attention over tiles of tokens. With enough tiles a thread takes whole tiles: it computes all heads of its tokens and turns
- * them into INT8 while they are in its cache. With few (decoding) the heads are dealt out instead, and the rows, a few
- * thousand values, are quantized after them; the bits are the same. New keys and values are kept before all that, but where a sequence
- * has one tile: there whoever has a head keeps it first. */
+/* Attention dealt out in one of two ways; the bits are the same.
+ *   By heads, where there are enough of them: a thread takes a key head of an input and keeps its new keys and values, so that nobody else
+ *   reads or writes them in this step; then all queries of its heads attend. Rows are quantized in a run of their own.
+ *   By tiles of tokens: keys and values are kept first; then a thread computes all heads of a tile and turns them into INT8 while they
+ *   are in its cache. With few tiles their heads are dealt out as well, and rows are quantized after them. */
 #include "ops/ops.h"
 
 struct attention_work {
@@ -10,7 +11,6 @@ struct attention_work {
     struct zq_rows out;
     struct zq_forms forms;
     size_t n_head_groups;
-    bool keeps; /* attend_range() does what keep_range() does */
 };
 
 size_t zq_attention_thread_floats(const struct zq_kernels *kernels, const struct zq_heads *heads)
@@ -18,23 +18,51 @@ size_t zq_attention_thread_floats(const struct zq_kernels *kernels, const struct
     return kernels->attend_scratch(heads);
 }
 
-/* Key heads [head_begin, head_end) of a tile. */
-static void keep_tile(const struct attention_work *w, const struct zq_tile *t, size_t head_begin, size_t head_end)
+/* Tokens [begin, end) and key heads [head_begin, head_end) of an input. */
+static void keep(const struct attention_work *w, const struct zq_span *s, size_t begin, size_t end, size_t head_begin, size_t head_end)
 {
     const struct zq_attention *a = w->a;
-    const struct zq_span *s = &a->spans[t->sequence];
     const struct zq_keep args = {
         .qkv = a->qkv + s->row * a->ld_qkv, .ld = a->ld_qkv, .n_tokens = s->n_tokens, .position = s->position,
         .heads = a->heads, .rotary = a->rotary, .kv = s->kv,
     };
-    w->ops->kernels->keep(&args, t->begin, t->end, head_begin, head_end);
+    w->ops->kernels->keep(&args, begin, end, head_begin, head_end);
+}
+
+/* Heads [head_begin, head_end), which need not share keys. */
+static void attend(const struct attention_work *w, const struct zq_span *s, size_t begin, size_t end, size_t head_begin, size_t head_end, int thread)
+{
+    const struct zq_attention *a = w->a;
+    const struct zq_attend args = {
+        .qkv = a->qkv + s->row * a->ld_qkv, .ld = a->ld_qkv, .n_tokens = s->n_tokens, .position = s->position, .n_keys = s->n_keys,
+        .window = a->window, .causal = a->causal, .scale = a->scale, .heads = a->heads, .kv = s->kv,
+        .out = w->out.f + s->row * w->out.ld, .ld_out = w->out.ld,
+        .scratch = w->ops->scratch + (size_t)thread * w->ops->thread_floats,
+    };
+    w->ops->kernels->attend(&args, begin, end, head_begin, head_end);
+}
+
+/* Items are key heads of inputs. */
+static void heads_range(void *work, size_t begin, size_t end, int thread)
+{
+    const struct attention_work *w = work;
+    const size_t n_kv_heads = w->a->heads.n_kv_heads, shared = w->a->heads.n_heads / n_kv_heads;
+    for (size_t i = begin; i < end; i++) {
+        const struct zq_span *s = &w->a->spans[i / n_kv_heads];
+        const size_t h = i % n_kv_heads;
+        keep(w, s, 0, s->n_tokens, h, h + 1);
+        attend(w, s, 0, s->n_tokens, h * shared, (h + 1) * shared, thread);
+    }
 }
 
 static void keep_range(void *work, size_t begin, size_t end, int thread)
 {
     (void)thread;
     const struct attention_work *w = work;
-    for (size_t i = begin; i < end; i++) keep_tile(w, &w->a->tiles[i], 0, w->a->heads.n_kv_heads);
+    for (size_t i = begin; i < end; i++) {
+        const struct zq_tile *t = &w->a->tiles[i];
+        keep(w, &w->a->spans[t->sequence], t->begin, t->end, 0, w->a->heads.n_kv_heads);
+    }
 }
 
 static void quantize_tokens(const struct attention_work *w, size_t row, size_t n)
@@ -72,14 +100,7 @@ static void attend_range(void *work, size_t begin, size_t end, int thread)
         const size_t h = i % groups, n_heads = a->heads.n_heads;
         n = groups == 1 ? tiles_together(t, end - i) : 1;
         const size_t stop = t[n - 1].end;
-        const struct zq_attend args = {
-            .qkv = a->qkv + s->row * a->ld_qkv, .ld = a->ld_qkv, .n_tokens = s->n_tokens, .position = s->position, .n_keys = s->n_keys,
-            .window = a->window, .causal = a->causal, .scale = a->scale, .heads = a->heads, .kv = s->kv,
-            .out = w->out.f + s->row * w->out.ld, .ld_out = w->out.ld,
-            .scratch = w->ops->scratch + (size_t)thread * w->ops->thread_floats,
-        };
-        if (w->keeps) keep_tile(w, t, h, h + 1);
-        w->ops->kernels->attend(&args, t->begin, stop, n_heads * h / groups, n_heads * (h + 1) / groups);
+        attend(w, s, t->begin, stop, n_heads * h / groups, n_heads * (h + 1) / groups, thread);
         if (groups == 1 && w->forms.q) quantize_tokens(w, s->row + t->begin, stop - t->begin);
     }
 }
@@ -108,13 +129,18 @@ static void attend_on_device(const struct zq_ops *ops, const struct zq_attention
 
 static void attend_here(const struct zq_ops *ops, const struct zq_attention *a, struct zq_rows out, struct zq_forms forms)
 {
-    const int n_threads = zq_team_size(ops->team);
-    const bool few = a->n_tiles < 4 * (size_t)n_threads && n_threads > 1;
-    struct attention_work work = {ops, a, out, forms, few ? a->heads.n_kv_heads : 1, few && a->n_tiles == a->n_sequences};
-    if (!work.keeps) zq_team_run(ops->team, a->n_tiles, 1, keep_range, &work);
-    if (a->causal && !work.keeps) zq_team_run_uneven(ops->team, a->n_tiles * work.n_head_groups, 1, attend_backwards, &work);
-    else zq_team_run(ops->team, a->n_tiles * work.n_head_groups, 1, attend_range, &work);
-    if (few && forms.q) zq_team_run(ops->team, a->n_tokens, 4, quantize_range, &work);
+    const size_t n_threads = (size_t)zq_team_size(ops->team), enough = 4 * n_threads, n_kv_heads = a->n_sequences * a->heads.n_kv_heads;
+    const bool one_tile_each = a->n_tiles == a->n_sequences, by_heads = n_threads > 1 && (n_kv_heads >= enough || one_tile_each);
+    const bool few = n_threads > 1 && a->n_tiles < enough;
+    struct attention_work work = {ops, a, out, forms, few ? a->heads.n_kv_heads : 1};
+    if (by_heads) {
+        zq_team_run(ops->team, n_kv_heads, 1, heads_range, &work);
+    } else {
+        zq_team_run(ops->team, a->n_tiles, 1, keep_range, &work);
+        if (a->causal) zq_team_run_uneven(ops->team, a->n_tiles * work.n_head_groups, 1, attend_backwards, &work);
+        else zq_team_run(ops->team, a->n_tiles * work.n_head_groups, 1, attend_range, &work);
+    }
+    if (forms.q && (by_heads || few)) zq_team_run(ops->team, a->n_tokens, 4, quantize_range, &work);
 }
 
 /* A plug-in that has no tokens on a device only stands in for other operators: quantizing is one of them. */
