@@ -175,7 +175,7 @@ static const struct option options[] = {
     {"holdout", 0, "SHARE", read_share, &args.holdout, "share of the samples that only judge (default 0.1)"},
     {"seed", 0, "S", read_seed, &args.seed, "of samples and their order"},
     {"time-budget", 0, "MIN", read_real, &args.time_budget, "minutes to spend: steps of a block, at most --iters, are measured once to fit"},
-    {"device", 0, "D", read_text, &settings.device, "where paper and full train: cpu (default), cuda, cuda:N, or cuda-host, a simulated GPU"},
+    {"device", 0, "D", read_text, &settings.device, "where blocks are distilled: cpu (default), cuda, cuda:N, or cuda-host, a simulated GPU"},
     {"math", 0, "M", read_math, &running.math, "of training: exact (default), or fast: products in BF16 where there are units, on a GPU TF32"},
     {"memory", 0, "SIZE", read_bytes, &args.memory, "bound on resident memory: 512M, 2G, 1.5GiB"},
     {"dry-run", 0, NULL, read_flag, &args.dry_run, "print the plan and stop"},

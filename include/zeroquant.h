@@ -417,8 +417,8 @@ typedef struct zq_quantize_options {
     uint64_t seed;
     float time_budget;       /* minutes for this job: how many iterations of each block fit, at most `iterations`, is measured once and kept for
                               * resume; 0: no bound */
-    const char *device;      /* where "paper" and "full" train: as in zq_open_options. All else is computed here. The device that begins a job
-                              * must also resume it: its float sums are its own */
+    const char *device;      /* where samples pass through blocks, are summed up, and "paper" and "full" train: as in zq_open_options. All
+                              * else is computed here. The device that begins a job must also resume it: its float sums are its own */
     zq_math math;            /* of that training: ZQ_MATH_FAST lets its products read numbers as BF16, if this processor has units for that, or
                               * on a device as TF32. What judges a block here multiplies in F32 in any case */
     uint64_t memory_bytes;   /* bound on resident memory; 0: none given */

@@ -6,7 +6,7 @@
 #   STAGE     kernels   every operator against plain C, in bits; then the same under compute-sanitizer (memcheck, racecheck), where that exists
 #             models    models quantized in each scheme: nll, greedy text and batches against this machine's processor
 #             bench     rates of operators against the card's own limits; whole models
-#             lkd       distillation with blocks trained on the GPU, against the same on the processor; two blocks of GPT-350M's shape timed; the result runs
+#             lkd       distillation with blocks solved and trained on the GPU, against the same on the processor; two blocks of GPT-350M's shape timed; the result runs
 #             all       one after the other
 #   MODEL     model directories, all together at most 50 MiB; default: models/novels
 #   --bundle PATH     programs: an archive made by tools/gpu-bundle.sh, or a folder; default: build/gpu-bundle.tar.gz if it is there, else build
@@ -157,31 +157,34 @@ extrapolated() {
     awk -v t=$((end - began)) 'BEGIN { t /= 1e9; printf "two blocks in %.1f s; extrapolated to 24: %.0f s (to reach: 900 s)\n", t, 12 * t }'
 }
 
+# maths_of METHOD: of stage_lkd's; what makes no steps has one
+maths_of() { if [ "$1" = fast ]; then echo exact; else echo "${maths[@]}"; fi; }
+
 stage_lkd() {
     local size=(--limit 4096 --count 64) learn=(--samples 64 --length 128 --iters 40) shape=(gpt-350m --layers 2 --vocab 1000) few=()
-    local methods=(full paper) maths=(exact fast) code method math
+    local methods=(fast full paper) maths=(exact fast) code method math
     if [ "$device" = cuda-host ]; then
         size=(--limit 32 --count 3) learn=(--samples 4 --length 8 --iters 1 --batch 2 --ignore '.*h\.[1-5]\..*')
         shape=(gpt2 --layers 2 --width 32 --heads 2 --vocab 100) few=(--samples 4 --length 8 --iters 1 --batch 2)
-        methods=(full) maths=(exact)
+        methods=(fast full) maths=(exact)
     fi
     learn+=(--scheme w4a8 --data models/novels/heldout.txt --force --quiet)
-    echo "Blocks are trained on the device; what is solved without training, and the passes through finished blocks, are this machine's processor's"
-    echo "work ($(nproc) cores). The shape has random weights (make-checkpoint ${shape[*]}) and learns on random tokens."
+    echo "Passes, sums over tokens and training run on the device; codes that are solved without training, and the last word on a block, are this machine's"
+    echo "processor's work ($(nproc) cores). The shape has random weights (make-checkpoint ${shape[*]}) and learns on random tokens."
     echo
     echo "| what | result | time | |"
     echo "|---|---|---|---|"
     for method in "${methods[@]}"; do
-        try "LKD ($method) of models/novels to w4a8, on the processor" "$zq" quantize models/novels -o "$work/here-$method" --lkd $method "${learn[@]}"
-        for math in "${maths[@]}"; do
-            try "the same, trained on the device, --math $math" \
-                "$zq" quantize models/novels -o "$work/$method-$math" --lkd $method "${learn[@]}" --device "$device" --math $math
+        try "LKD ($method) of models/novels to w4a8, on the processor" "$zq" quantize models/novels -o "$work/here-$method" --lkd "$method" "${learn[@]}"
+        for math in $(maths_of "$method"); do
+            try "the same on the device, --math $math" \
+                "$zq" quantize models/novels -o "$work/$method-$math" --lkd "$method" "${learn[@]}" --device "$device" --math $math
             try "... against the processor" never_worse "$work/$method-$math" "$work/here-$method"
         done
     done
     try "a checkpoint of the shape" "$bundle/make-checkpoint" "${shape[@]}" "$work/shape"
-    for method in full paper; do
-        for math in "${maths[@]}"; do try "LKD ($method, --math $math) of the shape, W4/8A8, ${few[*]:-defaults}" extrapolated $method --math $math "${few[@]}"; done
+    for method in fast full paper; do
+        for math in $(maths_of "$method"); do try "LKD ($method, --math $math) of the shape, W4/8A8, ${few[*]:-defaults}" extrapolated $method --math $math "${few[@]}"; done
     done
     echo
     echo "| model | result | nll | greedy text | sequences of a batch against each alone | one token at a time |"

@@ -7,6 +7,7 @@
 #include "base/trim.h"
 #include "compress/samples.h"
 #include "compress/streams.h"
+#include "distill/passes.h"
 #include "model/session.h"
 
 #include <math.h>
@@ -158,19 +159,25 @@ static void note_token_ranges(const struct zq_student *s, float *ranges)
 }
 
 /* The original block's outputs become the target. */
-static void teach(struct zq_lesson *l)
+static zq_status teach(struct zq_lesson *l, zq_error *err)
 {
     const struct zq_lesson_settings *set = &l->plan->lesson;
     const size_t batch = set->solve.batch, n_values = sample_values(l);
-    for (size_t i = 0; i < set->n; i += batch) {
+    struct zq_passes passes;
+    zq_status st = zq_passes_open(&passes, l->student, &set->solve.trainer, err);
+    for (size_t i = 0; i < set->n && !st; i += batch) {
         const size_t n = set->n - i < batch ? set->n - i : batch;
         const float *x = l->streams.teacher + i * n_values;
         float *out = l->streams.target + i * n_values;
-        zq_student_forward_samples(l->student, x, n, set->length, false, out);
+        zq_passes_run(&passes, x, n, set->length, false, out);
+        zq_passes_fetch(&passes, ZQ_AT_O);
         note_token_ranges(l->student, l->token_ranges + i * set->length);
         zq_streams_drop(&l->streams, x, n * n_values);
         zq_streams_drop(&l->streams, out, n * n_values);
     }
+    if (!st) st = zq_student_check(passes.s, err);
+    zq_passes_close(&passes);
+    return st;
 }
 
 /* Sums of squares of a stream and of its error. */
@@ -189,17 +196,20 @@ static void add_deviation(struct deviation *d, const float *student, const float
 static double relative(struct deviation d) { return d.norm > 0 ? sqrt(d.error / d.norm) : 0; }
 
 /* Both streams through the block as it is now: the teacher's is there already, as the target. */
-static void pass_on(struct zq_lesson *l, struct zq_lesson_block *out)
+static zq_status pass_on(struct zq_lesson *l, struct zq_lesson_block *out, zq_error *err)
 {
     const struct zq_lesson_settings *set = &l->plan->lesson;
     const size_t batch = set->solve.batch, n_values = sample_values(l), n_learned = set->n - set->n_held;
     struct deviation deviations[2] = {{0}};
-    float *inputs;
-    zq_streams_turn(&l->streams, &inputs);
-    for (size_t i = 0; i < set->n; i += batch) {
+    float *inputs = NULL;
+    struct zq_passes passes;
+    zq_status st = zq_passes_open(&passes, l->student, &set->solve.trainer, err);
+    if (!st) zq_passes_follow_all_codes(&passes);
+    if (!st) zq_streams_turn(&l->streams, &inputs);
+    for (size_t i = 0; i < set->n && !st; i += batch) {
         const size_t n = set->n - i < batch ? set->n - i : batch;
         float *x = inputs + i * n_values, *y = l->streams.student + i * n_values, *teacher = l->streams.teacher + i * n_values;
-        zq_student_forward_samples(l->student, x, n, set->length, true, y);
+        zq_passes_run(&passes, x, n, set->length, true, y);
         for (size_t k = 0; k < n; k++)
             add_deviation(&deviations[i + k >= n_learned], y + k * n_values, teacher + k * n_values, n_values);
         zq_streams_drop(&l->streams, x, n * n_values);
@@ -208,6 +218,9 @@ static void pass_on(struct zq_lesson *l, struct zq_lesson_block *out)
     }
     out->drift_learned = relative(deviations[0]);
     out->drift_held = relative(deviations[1]);
+    if (!st) st = zq_student_check(passes.s, err);
+    zq_passes_close(&passes);
+    return st;
 }
 
 static const struct zq_item *find_item(const struct zq_lesson *l, const char *name)
@@ -299,7 +312,7 @@ static zq_status begin(struct zq_lesson *l, size_t layer, zq_error *err)
     if (!st) st = zq_student_load(l->student, l->model, layer, err);
     drop_pages(l);
     if (!st) st = zq_solution_create(&l->solution, l->student, err);
-    if (!st) teach(l);
+    if (!st) st = teach(l, err);
     return st;
 }
 
@@ -352,8 +365,7 @@ zq_status zq_lesson_solve(struct zq_lesson *l, size_t layer, size_t n_iterations
     *out = (struct zq_lesson_block){.before = l->solution.before, .after = l->solution.after, .fell_back = l->solution.fell_back};
     qsort(l->token_ranges, n_tokens, sizeof *l->token_ranges, by_value);
     out->tokens = zq_box_of(l->token_ranges, n_tokens);
-    pass_on(l, out);
-    return ZQ_OK;
+    return pass_on(l, out, err);
 }
 
 void zq_lesson_give(struct zq_lesson *l, const struct zq_item *item, struct zq_means *means)

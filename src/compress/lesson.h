@@ -13,7 +13,7 @@ struct zq_lesson;
 
 /* Settles the defaults of the options. out->method NULL: no distillation. ZQ_EINVAL for what does not fit. */
 zq_status zq_lesson_settle(struct zq_lesson_settings *out, const zq_quantize_options *options, const struct zq_config *config, zq_error *err);
-/* Opens the device where training runs, if it is to run on one, and adds to the normalised options what it says of itself: another one has other
+/* Opens the device where distillation runs, if it is to run on one, and adds to the normalised options what it says of itself: another one has other
  * sums. *device is NULL if there is none; it outlives the plan's use. ZQ_EUNSUPPORTED where it is not there, or has no library of products. */
 zq_status zq_lesson_device(struct zq_device **device, struct zq_plan *plan, zq_error *err);
 /* Names options that were given and change nothing. */

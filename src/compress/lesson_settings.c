@@ -33,18 +33,19 @@ static zq_status find_method(const struct zq_method **out, const zq_quantize_opt
     return zq_fail(err, ZQ_EINVAL, "unknown method %s'%s'; valid are %s", o->method ? "" : "of distillation ", name, names);
 }
 
-/* Who trains may do so on a device. */
+/* Who distils may do so on a device. */
 static zq_status settle_device(struct zq_lesson_settings *out, const zq_quantize_options *o, const struct zq_config *config, zq_error *err)
 {
     const bool here = zq_device_is_processor(o->device), trains = out->method && out->method->trains;
     if (o->math != ZQ_MATH_EXACT && !trains) return zq_fail(err, ZQ_EINVAL, "--math fast is for methods of distillation that train, paper and full");
     out->solve.fast = o->math == ZQ_MATH_FAST;
     if (here) return ZQ_OK;
-    if (!trains)
-        return zq_fail(err, ZQ_EINVAL, "--device %s is for methods of distillation that train, paper and full: all else is computed on the processor",
+    if (!out->method || out->method->alone)
+        return zq_fail(err, ZQ_EINVAL, "--device %s is for distillation, --lkd paper, fast and full: all else is computed on the processor",
                        o->device);
     if (config->head_dim > ZQ_TRAINING_HEAD_DIM)
-        return zq_fail(err, ZQ_EUNSUPPORTED, "heads of %zu values: training on a GPU takes up to %d", config->head_dim, (int)ZQ_TRAINING_HEAD_DIM);
+        return zq_fail(err, ZQ_EUNSUPPORTED, "heads of %zu values: distillation on a GPU takes up to %d", config->head_dim,
+                       (int)ZQ_TRAINING_HEAD_DIM);
     out->device = o->device;
     return ZQ_OK;
 }
@@ -132,12 +133,12 @@ zq_status zq_lesson_device(struct zq_device **device, struct zq_plan *plan, zq_e
     struct zq_queue *queue = (*device)->queue;
     set->solve.trainer = (struct zq_trainer){plugin->training(queue), queue};
     if (!set->solve.trainer.ops)
-        return zq_fail(err, ZQ_EUNSUPPORTED, "device %s: training needs NVIDIA's library libcublasLt.so, which cannot be opened", set->device);
+        return zq_fail(err, ZQ_EUNSUPPORTED, "device %s: distillation needs NVIDIA's library libcublasLt.so, which cannot be opened", set->device);
     plugin->describe(queue, text, sizeof text);
     if (json_object_set_new(plan->options, "device", json_string(text)) ||
         json_object_set_new(plan->options, "math", json_string(set->solve.fast ? "fast" : "exact")))
         return zq_fail(err, ZQ_ENOMEM, "no memory for the options of distillation");
-    return zq_remark(&plan->remarks, err, "blocks are trained on %s: its memory and time are in no estimate, and --resume needs the same device",
+    return zq_remark(&plan->remarks, err, "blocks are distilled on %s: its memory and time are in no estimate, and --resume needs the same device",
                      text);
 }
 
@@ -164,17 +165,19 @@ uint64_t zq_lesson_stream_bytes(const struct zq_plan *plan)
     return plan->lesson.method ? 2 * (uint64_t)zq_lesson_values(plan) * sizeof(float) : 0;
 }
 
-/* Memory that the block in work takes, whichever it is. */
+/* Memory that the block in work takes, whichever it is, if all is done here. */
 static zq_status block_bytes(uint64_t *n_bytes, const struct zq_plan *plan, int n_threads, zq_error *err)
 {
     uint64_t most = 0;
     for (size_t layer = 0; layer < plan->config.n_layers; layer++) {
         struct zq_student shape;
         size_t student;
-        const struct zq_student_options o = zq_lesson_student(plan, layer, n_threads);
+        struct zq_student_options o = zq_lesson_student(plan, layer, n_threads);
+        o.trains = plan->lesson.method->trains;
+        o.adam = plan->lesson.method->adam;
         zq_status st = zq_student_shape(&shape, &student, &o, err);
         if (st) return st;
-        const uint64_t all = student + zq_solution_bytes(&shape) + plan->lesson.method->bytes(&shape);
+        const uint64_t all = student + zq_solution_bytes(&shape) + plan->lesson.method->bytes(&shape, false);
         if (all > most) most = all;
     }
     *n_bytes = most;
@@ -185,7 +188,7 @@ zq_status zq_lesson_request(struct zq_sample_request *out, const struct zq_plan 
 {
     const struct zq_lesson_settings *set = &plan->lesson;
     const uint64_t most = 512 << 20, file = 2 * plan->ckpt->n_bytes < most ? 2 * plan->ckpt->n_bytes : most;
-    uint64_t n_bytes; /* of one thread: samples must not depend on their number */
+    uint64_t n_bytes; /* of one thread: samples must not depend on their number, nor on a device */
     zq_status st = block_bytes(&n_bytes, plan, 1, err);
     if (n_bytes < file) n_bytes = file; /* sequences side by side pay where reading the weights takes long */
     *out = (struct zq_sample_request){.sources = set->data, .n = set->n, .length = set->length, .seed = set->solve.seed, .n_threads = n_threads,
@@ -261,7 +264,7 @@ zq_status zq_lesson_bytes(struct zq_lesson_bytes *out, const struct zq_plan *pla
     /* on disk a batch of each stream is resident */
     const uint64_t n = on_disk ? plan->lesson.solve.batch * plan->lesson.length * plan->config.width : zq_lesson_values(plan);
     const uint64_t mapped = largest_matrix(plan, layer), solution = zq_solution_bytes(&shape);
-    uint64_t most = solution + plan->lesson.method->bytes(&shape);
+    uint64_t most = solution + plan->lesson.method->bytes(&shape, plan->lesson.device != NULL);
     if (zq_lesson_puts_back(plan, &shape) && solution + original + mapped > most) most = solution + original + mapped;
     if (mapped > most) most = mapped; /* before there is a solution */
     out->waiting = 3 * n * sizeof(float) + student + solution;
@@ -272,15 +275,15 @@ zq_status zq_lesson_bytes(struct zq_lesson_bytes *out, const struct zq_plan *pla
 double zq_lesson_seconds(const struct zq_plan *plan, int n_threads)
 {
     /* float operations per second and thread, of products as large as a block's, measured on Zen 3; passes of `fast` over the samples, products of
-     * their moments among them, measured as well */
-    const double per_s = 55e9, closed_passes = 12, training_passes = 4;
+     * their moments among them, measured as well: a quarter of it stays here where a device has the passes */
     const struct zq_lesson_settings *set = &plan->lesson;
+    const double per_s = 55e9, closed_passes = set->device ? 3 : 12, training_passes = 4;
     double weights = 0;
     if (!set->method) return 0;
     for (size_t i = 0; i < plan->n_items; i++)
         if (plan->items[i].layer != SIZE_MAX && plan->items[i].module) weights += (double)plan->items[i].tensor->n_values;
     const double tokens = (double)set->n * (double)set->length, batch = (double)set->solve.batch * (double)set->length;
     const double trained = set->method->trains && !set->device ? (double)set->solve.n_iterations * batch * training_passes : 0;
-    const double all = (set->method->adam ? 2 : closed_passes) * tokens + trained;
+    const double all = (!set->method->adam ? closed_passes : set->device ? 0 : 2) * tokens + trained;
     return 2 * weights * all / (per_s * n_threads);
 }

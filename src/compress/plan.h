@@ -37,7 +37,7 @@ struct zq_lesson_settings {
     const char *data;
     size_t n, length, n_held;       /* samples, ids of each, and how many only judge */
     struct zq_solve_options solve;
-    const char *device;             /* where training runs; NULL: this processor */
+    const char *device;             /* where passes, sums and training run; NULL: this processor */
     double budget_s;                /* time that all blocks may take: n_iterations is then the most of each; 0: none */
 };
 

@@ -46,7 +46,12 @@ static void start(void *self, const struct zq_rows_start *a)
 
 static void column_sums(void *self, const float *x, size_t ld, size_t n_rows, size_t n, float *out)
 {
-    launch(of(self), train_column_sums, column_blocks(n), 1, TRAIN_THREADS, columns_args{x, ld, n_rows, n, out});
+    launch(of(self), train_column_sums, column_blocks(n), 1, TRAIN_THREADS, columns_args{x, ld, n_rows, n, out, NULL});
+}
+
+static void add_columns(void *self, const float *x, size_t n_rows, size_t n, double *sums)
+{
+    launch(of(self), train_column_sums, column_blocks(n), 1, TRAIN_THREADS, columns_args{x, n, n_rows, n, NULL, sums});
 }
 
 static void norm(void *self, const struct zq_norm_pass *a, float *out)
@@ -73,12 +78,17 @@ static void activate_back(void *self, const struct zq_activation_pass *a, const 
 
 static void add_to(void *self, float *x, const float *y, size_t n)
 {
-    launch(of(self), train_add, value_blocks(n), 1, TRAIN_THREADS, values_args{x, y, 0, n});
+    launch(of(self), train_add, value_blocks(n), 1, TRAIN_THREADS, values_args{x, y, NULL, 0, n});
+}
+
+static void add_difference(void *self, float *x, const float *y, const float *less, float by, size_t n)
+{
+    launch(of(self), train_add_difference, value_blocks(n), 1, TRAIN_THREADS, values_args{x, y, less, by, n});
 }
 
 static void scale(void *self, float *x, float by, size_t n)
 {
-    launch(of(self), train_scale, value_blocks(n), 1, TRAIN_THREADS, values_args{x, NULL, by, n});
+    launch(of(self), train_scale, value_blocks(n), 1, TRAIN_THREADS, values_args{x, NULL, NULL, by, n});
 }
 
 static void loss(void *self, const struct zq_loss_pass *a)
@@ -177,8 +187,8 @@ const struct zq_training_ops *zq_queue_training(struct zq_queue *queue)
 {
     static const struct zq_training_ops ops = {
         true, alloc, release, upload, download, copy, clear, check,
-        product, start, column_sums, norm, norm_back, activate, activate_back, attend, attend_back, fake_tokens, fake_weights, add_to, scale, loss,
-        adamw, signsgd, begin_rounding, round_weights, slopes, keep_rounding, decode,
+        product, start, column_sums, add_columns, norm, norm_back, activate, activate_back, attend, attend_back, fake_tokens, fake_weights, add_to,
+        add_difference, scale, loss, adamw, signsgd, begin_rounding, round_weights, slopes, keep_rounding, decode,
         nullptr, nullptr, nullptr, /* products of codes are those of their values */
     };
     return ZQ_SIMULATED || zq_blas_there(queue) ? &ops : NULL;

@@ -119,11 +119,12 @@ KERNEL(TRAIN_THREADS) train_start(const struct zq_rows_start a)
 
 struct values_args {
     float *x;
-    const float *y;
+    const float *y, *less;
     float by;
     size_t n;
 };
 KERNEL(TRAIN_THREADS) train_add(const values_args a) { EACH_VALUE(i, a.n) a.x[i] = add(a.x[i], a.y[i]); }
+KERNEL(TRAIN_THREADS) train_add_difference(const values_args a) { EACH_VALUE(i, a.n) a.x[i] = add(a.x[i], mul(a.by, sub(a.y[i], a.less[i]))); }
 KERNEL(TRAIN_THREADS) train_scale(const values_args a) { EACH_VALUE(i, a.n) a.x[i] = mul(a.x[i], a.by); }
 
 KERNEL(TRAIN_THREADS) train_adamw(const struct zq_adamw_pass a)
@@ -154,6 +155,7 @@ struct columns_args {
     const float *x;
     size_t ld, n_rows, n;
     float *out;
+    double *onto; /* in the place of out: added to */
 };
 
 /* Neighbouring threads take neighbouring columns, and those of a column every 8th row. */
@@ -168,7 +170,8 @@ KERNEL(TRAIN_THREADS) train_column_sums(const columns_args a)
     if (!MUTANT(29)) sync_block();
     if (thread_x() >= TRAIN_COLUMNS || column >= a.n) return;
     for (unsigned p = 1; p < TRAIN_PARTS; p++) total += sums[p * TRAIN_COLUMNS + thread_x()];
-    a.out[column] = (float)total;
+    if (a.onto) a.onto[column] += total;
+    else a.out[column] = (float)total;
 }
 
 KERNEL(TRAIN_THREADS) train_norm_weights(const struct zq_norm_back a)

@@ -37,10 +37,11 @@ static size_t widest(const struct zq_student *s)
 
 static size_t judge_bytes(const struct zq_student *s) { return s->max_tokens * (s->config.width * sizeof(float) + sizeof(double)); }
 
-size_t zq_gptq_bytes(const struct zq_student *s) { return zq_closed_bytes(s) + judge_bytes(s); }
+size_t zq_gptq_bytes(const struct zq_student *s, bool away) { return zq_closed_bytes(s, away) + judge_bytes(s); }
 
-size_t zq_awq_bytes(const struct zq_student *s)
+size_t zq_awq_bytes(const struct zq_student *s, bool away)
 {
+    (void)away;
     return judge_bytes(s) + s->n_params * sizeof(float) + widest(s) * (sizeof(double) + 2 * sizeof(float));
 }
 
@@ -89,10 +90,11 @@ zq_status zq_solve_gptq(struct zq_student *s, const struct zq_solve_samples *sam
                         struct zq_solution *solution, zq_error *err)
 {
     static const struct zq_closed_options published = {.damp = 0.01, .published = true};
+    const struct zq_passes here = {.s = s, .original = s};
     float *no_biases[ZQ_N_LINEARS] = {0};
     struct work w = {.s = s, .samples = *samples};
     zq_status st = begin(&w, false, solution, err);
-    if (!st) st = zq_closed_run(s, samples, &published, no_biases, solution, err);
+    if (!st) st = zq_closed_run(&here, samples, &published, no_biases, solution, err);
     return end(&w, options, solution, st, err);
 }
 

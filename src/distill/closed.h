@@ -2,6 +2,7 @@
 #ifndef ZQ_DISTILL_CLOSED_H
 #define ZQ_DISTILL_CLOSED_H
 
+#include "distill/passes.h"
 #include "distill/solve.h"
 
 struct zq_closed_options {
@@ -14,11 +15,11 @@ struct zq_closed_options {
                      * mix, carry, hold and n_sweeps are 0 */
 };
 
-/* Leaves codes, scales and `fake` of the quantized maps, and in biases [n_rows] (NULL where a map has none; they come as copies of
- * the student's) what the outputs' means call for. The student's parameters stay as they are. */
-zq_status zq_closed_run(struct zq_student *s, const struct zq_solve_samples *samples, const struct zq_closed_options *options,
+/* Leaves codes, scales and `fake` of the original's quantized maps, and in biases [n_rows] (NULL where a map has none; they come as copies of
+ * the student's) what the outputs' means call for. The student's parameters stay as they are, and those of a copy are the same. */
+zq_status zq_closed_run(const struct zq_passes *passes, const struct zq_solve_samples *samples, const struct zq_closed_options *options,
                         float **biases, struct zq_solution *solution, zq_error *err);
-/* Memory that this takes. */
-size_t zq_closed_bytes(const struct zq_student *s);
+/* Memory of this processor that it takes. away: passes run on a device. */
+size_t zq_closed_bytes(const struct zq_student *s, bool away);
 
 #endif

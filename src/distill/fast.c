@@ -1,5 +1,6 @@
 /* `fast`: no training. Outliers of activations are smoothed where that lowers the error of the block as rounded to nearest; then
- * the maps are solved in closed form, each for the inputs that the solved ones before it give. */
+ * the maps are solved in closed form, each for the inputs that the solved ones before it give. Passes may run on a device; what is solved is judged
+ * by this processor's arithmetic, and so is what it has to be better than. */
 #include "distill/closed.h"
 #include "distill/smooth.h"
 
@@ -10,6 +11,7 @@
 
 struct work {
     struct zq_student *s;
+    struct zq_passes passes;
     const struct zq_solve_samples *samples;
     float *out;      /* [max_tokens, width] */
     double *sums;    /* [max_tokens] */
@@ -25,11 +27,11 @@ static size_t widest(const struct zq_student *s)
     return a > b ? a > c ? a : c : b > c ? b : c;
 }
 
-size_t zq_fast_bytes(const struct zq_student *s)
+size_t zq_fast_bytes(const struct zq_student *s, bool away)
 {
     size_t biases = 0;
     for (int r = 0; r < ZQ_N_LINEARS; r++) biases += s->linear[r].n_rows;
-    return zq_closed_bytes(s) + s->max_tokens * (s->config.width * sizeof(float) + sizeof(double)) + biases * sizeof(float) +
+    return zq_closed_bytes(s, away) + s->max_tokens * (s->config.width * sizeof(float) + sizeof(double)) + biases * sizeof(float) +
            widest(s) * (2 * sizeof(float) + ZQ_N_SMOOTH + 1);
 }
 
@@ -64,9 +66,20 @@ static void give(struct work *w)
     for (int r = 0; r < ZQ_N_LINEARS; r++) zq_free(w->biases[r]);
 }
 
-static double judge(struct work *w, size_t first, size_t end)
+/* The error of the nearest codes of the present weights on the first n samples, at most a batch; INFINITY if they have none. */
+static double judge_first(const struct work *w, size_t n)
 {
-    return zq_solve_judge(w->s, w->samples, first, end, w->out, w->sums);
+    const struct zq_passes *p = &w->passes;
+    const size_t n_values = n * w->samples->length * w->s->config.width;
+    struct zq_solve_samples samples = *w->samples;
+    zq_passes_follow(p);
+    if (!zq_student_quantize(p->s)) return INFINITY;
+    if (p->s == w->s) return zq_solve_judge(w->s, w->samples, 0, n, w->out, w->sums);
+    samples.student_x = zq_passes_take(p, samples.student_x, n_values);
+    p->s->ops->upload(p->s->self, p->target, samples.target, n_values * sizeof *p->target);
+    samples.target = p->target;
+    samples.keeper = (struct zq_keeper){0};
+    return zq_solve_judge(p->s, &samples, 0, n, p->out, p->row_sums);
 }
 
 static double judge_held(struct work *w)
@@ -83,20 +96,22 @@ static void smooth_place(struct work *w, enum zq_smooth_place place, size_t n_ju
     const size_t n = zq_smooth_channels(s, place);
     if (!n) return;
     memset(w->largest, 0, n * sizeof *w->largest);
-    const struct zq_student_batch batch = zq_student_samples(s, w->samples->student_x, n_judges, w->samples->length);
-    zq_student_reach(s, &batch, false, stages[place]);
+    const float *x = zq_passes_take(&w->passes, w->samples->student_x, n_judges * w->samples->length * s->config.width);
+    const struct zq_student_batch batch = zq_student_samples(w->passes.s, x, n_judges, w->samples->length);
+    zq_student_reach(w->passes.s, &batch, false, stages[place]);
+    zq_passes_fetch(&w->passes, stages[place]);
     zq_smooth_largest(s, place, w->largest);
     for (size_t i = 0; i < ZQ_LEN(shares); i++) {
         zq_smooth_exponents(s, place, w->largest, shares[i], w->weights, w->trial);
         zq_smooth_apply(s, place, w->trial, false);
-        const double now = zq_student_quantize(s) ? judge(w, 0, n_judges) : INFINITY;
+        const double now = judge_first(w, n_judges);
         zq_smooth_apply(s, place, w->trial, true);
         if (!(now < 0.98 * *error)) continue; /* weights pay for it: not for nothing */
         *error = now;
         memcpy(w->exponents[place], w->trial, n);
     }
     zq_smooth_apply(s, place, w->exponents[place], false);
-    zq_student_quantize(s);
+    zq_passes_follow(&w->passes);
 }
 
 static void smooth(struct work *w)
@@ -104,8 +119,9 @@ static void smooth(struct work *w)
     enum { TOKENS = 1024 }; /* enough to tell 2 % */
     const size_t n_learn = w->samples->n - w->samples->n_held, most = n_learn < w->at_once ? n_learn : w->at_once;
     const size_t enough = (TOKENS + w->samples->length - 1) / w->samples->length, n_judges = most < enough ? most : enough;
-    double error = judge(w, 0, n_judges);
+    double error = judge_first(w, n_judges);
     for (int p = 0; p < ZQ_N_SMOOTH; p++) smooth_place(w, (enum zq_smooth_place)p, n_judges, &error);
+    zq_student_quantize(w->s);
 }
 
 /* Back to the original block and its nearest codes. */
@@ -144,7 +160,7 @@ static zq_status solve(struct work *w, double chance, struct zq_solution *soluti
     smooth(w);
     for (int r = 0; r < ZQ_N_LINEARS; r++)
         if (w->biases[r]) memcpy(w->biases[r], s->linear[r].bias, s->linear[r].n_rows * sizeof(float));
-    st = zq_closed_run(s, w->samples, &options, w->biases, solution, err);
+    st = zq_closed_run(&w->passes, w->samples, &options, w->biases, solution, err);
     if (st) return st;
     exchange_biases(w);
     solution->after = judge_held(w);
@@ -160,7 +176,10 @@ zq_status zq_solve_fast(struct zq_student *s, const struct zq_solve_samples *sam
     struct work w = {.s = s, .samples = samples};
     zq_status st = zq_solve_check(s, samples, err);
     if (st) return st;
-    st = take(&w) ? solve(&w, options->chance, solution, err) : zq_fail(err, ZQ_ENOMEM, "no memory to solve a block");
+    if (!take(&w)) st = zq_fail(err, ZQ_ENOMEM, "no memory to solve a block");
+    if (!st) st = zq_passes_open(&w.passes, s, &options->trainer, err);
+    if (!st) st = solve(&w, options->chance, solution, err);
+    zq_passes_close(&w.passes);
     give(&w);
     if (!st && options->tick) st = options->tick(options->user, err);
     return st;

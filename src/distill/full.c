@@ -108,14 +108,14 @@ static void carve_all(struct training *t, struct zq_carver *c)
     t->sums = zq_carve(c, s->max_tokens, sizeof *t->sums);
 }
 
-size_t zq_full_bytes(const struct zq_student *s)
+size_t zq_full_bytes(const struct zq_student *s, bool away)
 {
     struct zq_student shape = *s;
     struct training t = {.s = &shape};
     struct zq_carver c = {0};
     for (int r = 0; r < ZQ_N_LINEARS; r++) shape.linear[r].has_bias = true; /* not known before the file is read */
-    const size_t fast = zq_fast_bytes(s), judged = zq_solution_bytes(s) + s->max_tokens * (s->config.width * sizeof(float) + sizeof(double));
-    if (s->trains) carve_all(&t, &c); /* else it is trained on a device, and judged here */
+    const size_t fast = zq_fast_bytes(s, away), judged = zq_solution_bytes(s) + s->max_tokens * (s->config.width * sizeof(float) + sizeof(double));
+    if (!away) carve_all(&t, &c); /* else it is trained there, and judged here */
     else c.used = judged;
     return c.used > fast ? c.used : fast;
 }
@@ -327,7 +327,7 @@ static zq_status return_learned(const struct training *t, struct zq_student *ori
 static zq_status learn_block(struct training *t, struct zq_student *original, const struct zq_solve_samples *samples, struct zq_solution *solution,
                              zq_error *err)
 {
-    if (!take(t)) return zq_fail(err, ZQ_ENOMEM, "no memory to train a block: %zu bytes", zq_full_bytes(t->s));
+    if (!take(t)) return zq_fail(err, ZQ_ENOMEM, "no memory to train a block: %zu bytes", zq_full_bytes(t->s, t->s != original));
     begin(t, original, solution);
     zq_status st = train(t, solution->after, err);
     if (st) return st;

@@ -1,4 +1,4 @@
-/* Sums over tokens and the factor of their matrix. All products are zq_matmul_run, whose cut follows from shapes alone, so that
+/* Sums over tokens and the factor of their matrix. This processor's products are zq_matmul_run, whose cut follows from shapes alone, so that
  * results are the same bits for any number of threads. */
 #include "distill/quadratic.h"
 
@@ -11,26 +11,11 @@
 
 enum { BLOCK = 512, TILE = 64 };
 
-struct sums_work {
-    const float *x;
-    size_t n_tokens, n;
-    double *sums;
-};
-
-ZQ_CLONES static void sums_range(void *work, size_t begin, size_t end, int thread)
+void zq_gram_add(const struct zq_gram *g, const struct zq_trainer *trainer, const float *x, size_t n_tokens)
 {
-    (void)thread;
-    const struct sums_work *w = work;
-    for (size_t t = 0; t < w->n_tokens; t++)
-        for (size_t i = begin; i < end; i++) w->sums[i] += w->x[t * w->n + i];
-}
-
-void zq_gram_add(struct zq_gram *g, const float *x, size_t n_tokens)
-{
-    struct sums_work sums = {x, n_tokens, g->n, g->mean};
-    zq_parallel(g->n_threads, g->n, TILE, sums_range, &sums);
+    trainer->ops->add_columns(trainer->self, x, n_tokens, g->n, g->mean);
     for (size_t i = 0; i < g->n; i += BLOCK)
-        zq_matmul_run(g->n_threads, &(struct zq_matmul){
+        trainer->ops->product(trainer->self, &(struct zq_matmul){
             .m = g->n - i < BLOCK ? g->n - i : BLOCK, .n = g->n - i, .k = n_tokens, .alpha = 1, .a = x + i, .lda = g->n, .turn_a = true,
             .b = x + i, .ldb = g->n, .c = g->h + i * g->n + i, .ldc = g->n, .add = true,
         });

@@ -2,6 +2,7 @@
  * neither depends on the number of threads. */
 #include "distill/norm.h"
 
+#include "base/clones.h"
 #include "base/threads.h"
 
 #include <math.h>
@@ -138,4 +139,24 @@ void zq_column_sums(const float *x, size_t ld, size_t n_rows, size_t n, float *o
 {
     struct column_work work = {x, ld, n_rows, out};
     zq_parallel(n_threads, n, COLUMNS, column_range, &work);
+}
+
+struct onto_work {
+    const float *x;
+    size_t n_rows, n;
+    double *sums;
+};
+
+ZQ_CLONES static void onto_range(void *work, size_t begin, size_t end, int thread)
+{
+    (void)thread;
+    const struct onto_work *w = work;
+    for (size_t r = 0; r < w->n_rows; r++)
+        for (size_t i = begin; i < end; i++) w->sums[i] += (double)w->x[r * w->n + i];
+}
+
+void zq_add_columns(const float *x, size_t n_rows, size_t n, double *sums, int n_threads)
+{
+    struct onto_work work = {x, n_rows, n, sums};
+    zq_parallel(n_threads, n, COLUMNS, onto_range, &work);
 }

@@ -57,6 +57,12 @@ static void add(void *self, float *x, const float *y, size_t n)
     for (size_t i = 0; i < n; i++) x[i] += y[i];
 }
 
+static void add_difference(void *self, float *x, const float *a, const float *b, float by, size_t n)
+{
+    (void)self;
+    for (size_t i = 0; i < n; i++) x[i] += by * (a[i] - b[i]);
+}
+
 static void scale(void *self, float *x, float by, size_t n)
 {
     (void)self;
@@ -73,6 +79,11 @@ static void product(void *self, const struct zq_matmul *a)
 static void column_sums(void *self, const float *x, size_t ld, size_t n_rows, size_t n, float *out)
 {
     zq_column_sums(x, ld, n_rows, n, out, threads(self));
+}
+
+static void add_columns(void *self, const float *x, size_t n_rows, size_t n, double *sums)
+{
+    zq_add_columns(x, n_rows, n, sums, threads(self));
 }
 
 static void norm(void *self, const struct zq_norm_pass *a, float *out) { zq_norm_forward(a, out, threads(self)); }
@@ -169,9 +180,10 @@ static void decode(void *self, const struct zq_rounding *a) { zq_rounding_decode
 
 const struct zq_training_ops zq_processor_ops = {
     .alloc = alloc, .free = release, .upload = copy, .download = copy, .copy = copy, .clear = clear, .check = check,
-    .product = product, .start = start, .column_sums = column_sums, .norm = norm, .norm_back = norm_back,
+    .product = product, .start = start, .column_sums = column_sums, .add_columns = add_columns, .norm = norm, .norm_back = norm_back,
     .activate = activate, .activate_back = activate_back, .attend = attend, .attend_back = attend_back,
-    .fake_tokens = fake_tokens, .fake_weights = fake_weights, .add = add, .scale = scale, .loss = loss, .adamw = adamw, .signsgd = signsgd,
+    .fake_tokens = fake_tokens, .fake_weights = fake_weights, .add = add, .add_difference = add_difference, .scale = scale, .loss = loss,
+    .adamw = adamw, .signsgd = signsgd,
     .begin_rounding = begin_rounding, .round = round_weights, .slopes = slopes, .keep_rounding = keep_rounding, .decode = decode,
     .pack = pack, .code_tokens = code_tokens, .coded_product = coded_product,
 };

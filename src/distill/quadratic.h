@@ -7,7 +7,7 @@
 #ifndef ZQ_DISTILL_QUADRATIC_H
 #define ZQ_DISTILL_QUADRATIC_H
 
-#include "quant/scheme.h"
+#include "kernels/training.h"
 
 /* Maps that read the same input share it. */
 struct zq_gram {
@@ -18,8 +18,8 @@ struct zq_gram {
     int n_threads;
 };
 
-/* Adds tokens x [n_tokens, n] to the upper triangle, the diagonal among it, and to mean. */
-void zq_gram_add(struct zq_gram *g, const float *x, size_t n_tokens);
+/* Adds tokens x [n_tokens, n] to the upper triangle, the diagonal among it, and to mean: all of them where these operators compute. */
+void zq_gram_add(const struct zq_gram *g, const struct zq_trainer *trainer, const float *x, size_t n_tokens);
 /* Ends the sums: makes `mean` a mean; takes the share `centre` of it out of the moments (1: they become those about the mean); adds
  * damp * (mean of the diagonal) to the diagonal, copies it to diag and mirrors the triangle. Returns what was added; 1 where all inputs are 0. */
 float zq_gram_finish(struct zq_gram *g, size_t n_tokens, double centre, double damp);

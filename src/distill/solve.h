@@ -20,7 +20,7 @@ struct zq_solve_options {
     double rate;                /* 0: the best of several, tried on the block */
     double holdout;             /* the share that n_held came from */
     uint64_t seed;
-    struct zq_trainer trainer;  /* where training runs; ops NULL: this processor. What is solved without training always is here */
+    struct zq_trainer trainer;  /* where passes over the samples, their sums and training run; ops NULL: this processor. Codes are solved here */
     bool fast;                  /* struct zq_matmul */
     double chance;              /* share of the samples that are random ids: what they say holds for texts only in part */
     /* Told after each step; anything but ZQ_OK ends the work with that status. May be NULL. */
@@ -66,8 +66,8 @@ struct zq_method {
     size_t n_samples, length, n_iterations, batch; /* defaults; length also bounded by the model's limit */
     double rate;
     size_t encoder_length, encoder_iterations, encoder_batch; /* 0: the same for encoders */
-    /* Memory that run() takes beside student, samples and solution. */
-    size_t (*bytes)(const struct zq_student *s);
+    /* Memory of this processor that run() takes beside student, samples and solution. away: with a trainer on a device. */
+    size_t (*bytes)(const struct zq_student *s, bool away);
     zq_solve_fn *run;
 };
 /* NULL if there is none of that name. */
@@ -79,13 +79,13 @@ extern const struct zq_method zq_methods[];
 zq_solve_fn zq_solve_paper;
 /* fast.c: solves map by map in closed form, without training. */
 zq_solve_fn zq_solve_fast;
-size_t zq_fast_bytes(const struct zq_student *s);
+size_t zq_fast_bytes(const struct zq_student *s, bool away);
 /* full.c: what `fast` gives, then trained roundings, scales and biases. */
 zq_solve_fn zq_solve_full;
-size_t zq_full_bytes(const struct zq_student *s);
+size_t zq_full_bytes(const struct zq_student *s, bool away);
 /* alone.c: published methods without distillation, to compare with. */
 zq_solve_fn zq_solve_gptq, zq_solve_awq;
-size_t zq_gptq_bytes(const struct zq_student *s);
-size_t zq_awq_bytes(const struct zq_student *s);
+size_t zq_gptq_bytes(const struct zq_student *s, bool away);
+size_t zq_awq_bytes(const struct zq_student *s, bool away);
 
 #endif

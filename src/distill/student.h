@@ -143,6 +143,10 @@ struct zq_student_batch {
 void zq_student_forward(struct zq_student *s, const struct zq_student_batch *batch, bool quantized, float *out);
 /* The maps of a block by what they read, in the order in which a forward pass comes to them. */
 enum zq_student_stage { ZQ_AT_QKV, ZQ_AT_O, ZQ_AT_FFN, ZQ_AT_DOWN, ZQ_N_STAGES };
+static inline const struct zq_student_input *zq_student_input_at(const struct zq_student *s, enum zq_student_stage at)
+{
+    return at == ZQ_AT_QKV ? &s->attention_in : at == ZQ_AT_O ? &s->o_in : at == ZQ_AT_FFN ? &s->ffn_in : &s->down_in;
+}
 /* Runs a forward pass as far as the input of the maps of a stage. */
 void zq_student_reach(struct zq_student *s, const struct zq_student_batch *batch, bool quantized, enum zq_student_stage stage);
 /* n samples of `length` tokens, one after the other in x, as a batch of the texts in them (texts.h). Valid until the next such batch. */

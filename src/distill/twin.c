@@ -1,15 +1,7 @@
 /* Both blocks are carved by the same code, so that their parameters lie in the same order and are one piece. */
 #include "distill/twin.h"
 
-static struct zq_student_options options_of(const struct zq_student *s, bool adam, const struct zq_solve_options *solve)
-{
-    struct zq_student_options o = {
-        .config = &s->config, .max_sequences = s->max_sequences, .max_length = s->max_length, .max_tokens = s->max_tokens, .trains = true,
-        .adam = adam, .n_threads = s->n_threads, .trainer = solve->trainer, .fast = solve->fast,
-    };
-    for (int r = 0; r < ZQ_N_LINEARS; r++) o.layouts[r] = s->linear[r].layout;
-    return o;
-}
+#include "distill/passes.h"
 
 /* *to = n samples of `from`, on the device. */
 static zq_status send(struct zq_twin *t, float **to, const float *from, const struct zq_solve_samples *samples, zq_error *err)
@@ -36,7 +28,10 @@ zq_status zq_twin_open(struct zq_twin *out, struct zq_student *original, const s
         zq_student_begin_training(original, options->fast);
         return ZQ_OK;
     }
-    const struct zq_student_options o = options_of(original, adam, options);
+    struct zq_student_options o = zq_passes_options(original, &options->trainer);
+    o.trains = true;
+    o.adam = adam;
+    o.fast = options->fast;
     zq_status st = zq_student_create(&out->s, &o, err);
     if (!st) st = send(out, &out->inputs, x, samples, err);
     if (!st) st = send(out, &out->targets, samples->target, samples, err);

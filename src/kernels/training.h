@@ -1,10 +1,10 @@
-/* Training a block: its operators and the contract of each. Two tables offer them: distill/processor.c (BLAS, and loops over a team of threads)
- * and a device plug-in (cuda/training.cu: cuBLASLt, and kernels). What drives them, a block's step, is written once (distill/forward.c, backward.c,
- * lkd.c, full.c) and never looks into an array.
+/* Training a block, and what is summed up to solve one: operators and the contract of each. Two tables offer them: distill/processor.c (BLAS, and
+ * loops over a team of threads) and a device plug-in (cuda/training.cu: cuBLASLt, and kernels). What drives them is written once (a block's step:
+ * distill/forward.c, backward.c, lkd.c, full.c; sums: closed.c, gram.c) and never looks into an array.
  *
  * Arrays lie where the table's alloc() puts them. Operators are queued in order and cannot fail by themselves: check() tells whether all went well.
- * Order of float operations: products and attention have none that is promised; sums over tokens (gradients of biases and of norms, and of scales)
- * and of a token's loss are taken in double; everything else is the same bits on every table: rows in 16 lanes as lanes() of kernels.h says, nothing
+ * Order of float operations: products and attention have none that is promised; sums over tokens (means, gradients of biases, norms and scales) and
+ * of a token's loss are taken in double; everything else is the same bits on every table: rows in 16 lanes as lanes() of kernels.h says, nothing
  * contracted. Arrays of floats are F32. */
 #ifndef ZQ_KERNELS_TRAINING_H
 #define ZQ_KERNELS_TRAINING_H
@@ -154,6 +154,7 @@ struct zq_training_ops {
     void (*product)(void *self, const struct zq_matmul *a);
     void (*start)(void *self, const struct zq_rows_start *a);
     void (*column_sums)(void *self, const float *x, size_t ld, size_t n_rows, size_t n, float *out); /* out[j] = sum over rows, j < n */
+    void (*add_columns)(void *self, const float *x, size_t n_rows, size_t n, double *sums); /* sums[j] += sum over rows of x [n_rows, n] */
     void (*norm)(void *self, const struct zq_norm_pass *a, float *out); /* out may be x; fills stats */
     void (*norm_back)(void *self, const struct zq_norm_back *a);
     void (*activate)(void *self, const struct zq_activation_pass *a, float *out); /* out may be u */
@@ -165,6 +166,7 @@ struct zq_training_ops {
     void (*fake_tokens)(void *self, const float *x, float *out, size_t n_tokens, size_t n);
     void (*fake_weights)(void *self, const struct zq_fake_weights *a, uint32_t *bad); /* *bad = 1 if a weight is NaN or infinite, else kept */
     void (*add)(void *self, float *x, const float *y, size_t n); /* x += y */
+    void (*add_difference)(void *self, float *x, const float *a, const float *b, float by, size_t n); /* x += by (a - b) */
     void (*scale)(void *self, float *x, float by, size_t n);     /* x *= by */
     void (*loss)(void *self, const struct zq_loss_pass *a);
     void (*adamw)(void *self, const struct zq_adamw_pass *a);

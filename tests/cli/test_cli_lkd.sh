@@ -122,7 +122,8 @@ same "$work/memory" "$work/disk" > "$work/diff" || { cat "$work/diff"; fail "--m
 plan --memory $bound | grep -q "kept on disk" ||
     fail "nothing says that streams lie on disk"
 
-# what a run takes is what its plan says, less at most the 6 MiB that a plan sets aside for all that is small, and below the bound. Two blocks learn.
+# what a run takes is what its plan says, less at most the 6 MiB that a plan sets aside for all that is small (and half a megabyte of pages of the
+# program that a busy machine takes back), and below the bound. Two blocks learn.
 memory_of() { sed -n 's/.*"memory_bytes": \([0-9]*\).*/\1/p' | tail -n 1; }
 # bounded METHOD SAVED: with SAVED MB less than with the streams in memory, which take 23
 bounded() {
@@ -132,7 +133,7 @@ bounded() {
     planned=$(distil bounded "${how[@]}" --memory $limit --dry-run | memory_of)
     taken=$(distil bounded "${how[@]}" --memory $limit | memory_of)
     [ "$taken" -le $limit ] || fail "$1 takes $taken bytes under a bound of $limit"
-    [ "$taken" -le "$planned" ] && [ "$taken" -ge $((planned - 6300000)) ] || fail "$1 takes $taken bytes, the plan says $planned"
+    [ "$taken" -le "$planned" ] && [ "$taken" -ge $((planned - 6800000)) ] || fail "$1 takes $taken bytes, the plan says $planned"
 }
 if ! sanitized; then # shadow memory is in nobody's plan
     bounded fast 15

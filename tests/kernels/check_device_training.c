@@ -119,16 +119,25 @@ static void sums(struct device *d, const struct zq_training_ops *ops)
     const float *x = check_floats(c, row_values(n_rows, ld, n), VALUES_NORMAL), *bias = check_floats(c, n, VALUES_NORMAL);
     const float *y = check_floats(c, all, VALUES_NORMAL), *residual = check_coin(c) ? y : NULL;
     struct both columns = output_near(d, "column sums", NULL, n, 1, 1e-12), onto = output(d, "sum", y, all);
+    struct both apart = output(d, "difference", bias, n);
+    double here[100], *there = check_buffer(c, n * sizeof *there, sizeof *there);
+    for (size_t i = 0; i < n; i++) here[i] = there[i] = 3 * (double)bias[i];
     struct both begun = output(d, "start", x, row_values(n_rows, ld, n));
     plain->column_sums(&processor, x, ld, n_rows, n, columns.here);
     plain->start(&processor, &(struct zq_rows_start){bias, residual, begun.here, n_rows, n, ld});
     plain->add(&processor, onto.here, y, all);
     plain->scale(&processor, onto.here, 0.37f, all);
+    plain->add_columns(&processor, y, n_rows, n, here);
+    plain->add_difference(&processor, apart.here, x, y, 0.37f, n);
     ops->column_sums(d->queue, send(d, x, row_values(n_rows, ld, n)), ld, n_rows, n, columns.there);
     ops->start(d->queue, &(struct zq_rows_start){send(d, bias, n), residual ? send(d, y, all) : NULL, begun.there, n_rows, n, ld});
     ops->add(d->queue, onto.there, send(d, y, all), all);
     ops->scale(d->queue, onto.there, 0.37f, all);
+    ops->add_columns(d->queue, send(d, y, all), n_rows, n, place(d, there, n * sizeof *there));
+    ops->add_difference(d->queue, apart.there, send(d, x, n), send(d, y, n), 0.37f, n);
     compare(d);
+    for (size_t i = 0; i < n && !c->failed; i++)
+        if (!(fabs(there[i] - here[i]) <= 1e-12 * (double)n_rows)) check_fail(c, "sum of column %zu is %.17g, not %.17g", i, there[i], here[i]);
 }
 
 static void losses(struct device *d, const struct zq_training_ops *ops, bool kl)

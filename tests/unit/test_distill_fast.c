@@ -46,8 +46,10 @@ static void fill_map(struct map *m, size_t n, const char *recipe, uint64_t seed)
         for (size_t i = 0; i < n; i++) x[t * n + i] = 0.4f * common + symmetric(&seed);
     }
     m->gram = (struct zq_gram){.n = n, .h = m->h, .diag = m->diag, .mean = m->mean, .n_threads = 2};
-    zq_gram_add(&m->gram, x, TOKENS / 2);
-    zq_gram_add(&m->gram, x + TOKENS / 2 * n, TOKENS - TOKENS / 2);
+    struct zq_processor here = {.n_threads = 2};
+    const struct zq_trainer trainer = {&zq_processor_ops, &here};
+    zq_gram_add(&m->gram, &trainer, x, TOKENS / 2);
+    zq_gram_add(&m->gram, &trainer, x + TOKENS / 2 * n, TOKENS - TOKENS / 2);
     zq_gram_finish(&m->gram, TOKENS, false, 0.01);
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j < n; j++) m->full[i][j] = m->h[i * n + j];
@@ -361,7 +363,8 @@ static double moved(const char *family, double hold)
         to[r] = memcpy(biases[r], l->s->linear[r].bias, l->s->linear[r].n_rows * sizeof(float));
     }
     for (size_t i = 0; i < VALUES; i++) l->x[i] += i % 3 ? 1 : -1;
-    assert_int_equal(zq_closed_run(l->s, &l->samples, &o, to, &l->solution, NULL), ZQ_OK);
+    const struct zq_passes here = {.s = l->s, .original = l->s};
+    assert_int_equal(zq_closed_run(&here, &l->samples, &o, to, &l->solution, NULL), ZQ_OK);
     for (int r = 0; r < ZQ_N_LINEARS; r++)
         for (size_t i = 0; i < l->s->linear[r].n_rows; i++) sum += pow(to[r][i] - l->s->linear[r].bias[i], 2);
     close_lesson(l);
