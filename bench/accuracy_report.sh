@@ -13,6 +13,7 @@ title_of() {
     gptq) echo "GPTQ alone" ;;
     awq) echo "AWQ's scaling alone" ;;
     endtoend) echo "end to end, PyTorch" ;;
+    q4_*) echo "llama.cpp ${1^^}" ;;
     *) echo "$1" ;;
     esac
 }
@@ -112,7 +113,8 @@ write_sources() {
         picture "accuracy-sources-$1.svg" "What is learned from: $2" "distance by source of data, $2"
 }
 
-# methods KEY TITLE
+# methods KEY TITLE. Beside ours, where somebody measured them:
+others=(endtoend q4_0 q4_k_m)
 write_methods() {
     local method
     [ -s "$work/$1-off.row" ] || return 0
@@ -120,13 +122,13 @@ write_methods() {
     echo "### $2"
     echo "| method | distance | of round to nearest | bits per weight | seconds | processor seconds | peak memory, MB | tokens of data |"
     echo "|---|---|---|---|---|---|---|---|"
-    for method in "${methods[@]}" endtoend; do
+    for method in "${methods[@]}" "${others[@]}"; do
         [ -s "$work/$1-$method.row" ] || continue
         awk -v title="$(title_of "$method")" -v base="$(score "$1-off")" '
             { printf "| %s | %.5f | %.0f %% | %.3f | %.1f | %.1f | %.0f | %d |\n", title, $1, 100 * $1 / base, $2, $3, $4, $5 / 1e6, $6 }' \
             "$work/$1-$method.row"
     done
-    for method in "${methods[@]}" endtoend; do bar "$(title_of "$method")" "$1-$method"; done |
+    for method in "${methods[@]}" "${others[@]}"; do bar "$(title_of "$method")" "$1-$method"; done |
         picture "accuracy-methods-$1.svg" "$2" "distance by method, $2"
 }
 
@@ -178,6 +180,7 @@ its training novels and is tested on *Hound*, which it has not seen, the encoder
 samples of 256 tokens, the encoders 128 of 64; \`full\` makes 200 steps of 8 samples; \`paper\` 100 steps of 8 x 128 tokens (encoders of 16 x 64)
 at the best of five rates, less than its defaults. GPTQ and AWQ are what \`--method\` makes of them: GPTQ under the scales of round to nearest with
 1 % damping; AWQ's scaling, folded where that is exact, so not before maps behind GELU, nor behind norms whose output is the residual, too.
+llama.cpp quantizes without an importance matrix, runs with activations in blocks of 32 or 256, and is measured against its own float run.
 Seconds and memory are those of \`zq quantize\`, on $(nproc) cores of $(processor) that did other work at the same time: processor seconds compare
 better. What nobody has measured yet says so, or is left out.
 TEXT
@@ -194,6 +197,7 @@ TEXT
     write_methods encoder-w8 "encoder, W8A8"
     write_methods stories-w4 "stories260k, W4A8"
     write_methods novels-w48 "gpt2-novels, W4/8A8 rows:4"
+    write_methods novels-w4 "gpt2-novels, W4A8 k:64"
     write_methods novels-w3 "gpt2-novels, W3/8A16 rows:4"
     write_methods outliers-w8 "gpt2-novels with outliers, W8A8"
 }
