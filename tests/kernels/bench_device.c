@@ -1,5 +1,5 @@
-/* zqcheck --cuda --bench: what products and attention reach on a GPU, in shares of limits measured in the same run: copying for what
- * reads weights, the fastest product of the run for what computes. Matrices rotate through more memory than the second-level cache holds.
+/* zqcheck --cuda --bench: what products, attention and training's products reach on a GPU, in shares of limits measured in the same run: copying
+ * for what reads weights, the fastest product of the run for what computes. Matrices rotate through more memory than the second-level cache holds.
  * In the simulator everything runs once, at a fraction of the size, so that the code is exercised; it has no time to print. */
 #include "device.h"
 
@@ -289,6 +289,55 @@ static void bench_attention(struct table *t, size_t i)
     fflush(stdout);
 }
 
+/* ---- training */
+
+/* As struct zq_matmul has them. */
+static const struct {
+    const char *name;
+    size_t m, n, k;
+    bool turn_a, turn_b;
+} trained[] = {
+    {"GPT-350M, up, 4096 tokens, forward", 4096, 4096, 1024, false, true},
+    {"GPT-350M, up, 4096 tokens, gradient of weights", 4096, 1024, 4096, true, false},
+    {"GPT-350M, moments of what down reads, 2048 tokens", 512, 4096, 2048, true, false},
+};
+
+struct trained_work {
+    const struct zq_training_ops *ops;
+    struct zq_matmul p;
+};
+static void run_trained(struct table *t, void *work, size_t call)
+{
+    const struct trained_work *w = work;
+    (void)call;
+    w->ops->product(t->queue, &w->p);
+}
+
+static void bench_trained(struct table *t, const struct zq_training_ops *ops, size_t i)
+{
+    const size_t part = t->plugin->simulated ? SMALLER : 1;
+    struct trained_work w = {ops, {.m = trained[i].m / part, .n = trained[i].n / part, .k = trained[i].k / part, .alpha = 1,
+                                   .turn_a = trained[i].turn_a, .turn_b = trained[i].turn_b}};
+    struct zq_matmul *p = &w.p;
+    p->lda = p->turn_a ? p->m : p->k;
+    p->ldb = p->turn_b ? p->k : p->n;
+    p->ldc = p->n;
+    float *const a = device_random(t, p->m * p->k * sizeof *a, 1), *const b = device_random(t, p->k * p->n * sizeof *b, 1);
+    p->a = a;
+    p->b = b;
+    p->c = device_memory(t, p->m * p->n * sizeof *p->c);
+    for (int fast = 0; fast < 2; fast++) {
+        p->fast = fast;
+        const double s = median(t, run_trained, &w), ops_done = 2.0 * (double)p->m * (double)p->n * (double)p->k;
+        if (t->plugin->simulated) printf("| training: %s, %s | ran | no time | |\n", trained[i].name, fast ? "TF32" : "F32");
+        else printf("| training: %s, %s | %.1f us | %.1f TFLOPS | |\n", trained[i].name, fast ? "TF32" : "F32", 1e6 * s, 1e-12 * ops_done / s);
+    }
+    t->plugin->free(t->queue, a);
+    t->plugin->free(t->queue, b);
+    t->plugin->free(t->queue, p->c);
+    fflush(stdout);
+}
+
 int bench_device(const struct zq_plugin *plugin, struct zq_queue *queue)
 {
     struct table t = {.plugin = plugin, .queue = queue};
@@ -296,6 +345,8 @@ int bench_device(const struct zq_plugin *plugin, struct zq_queue *queue)
     bench_copy(&t);
     for (size_t i = 0; i < ZQ_LEN(shapes); i++) bench_product(&t, i);
     for (size_t i = 0; i < ZQ_LEN(attentions); i++) bench_attention(&t, i);
+    const struct zq_training_ops *training = plugin->training(queue);
+    for (size_t i = 0; training && i < ZQ_LEN(trained); i++) bench_trained(&t, training, i);
     const char *failure = plugin->finish(queue);
     if (failure) fprintf(stderr, "zqcheck: %s\n", failure);
     return failure != NULL;
