@@ -7,8 +7,10 @@
 #include "base/file.h"
 #include "base/rng.h"
 #include "base/threads.h"
+#include "base/trim.h"
 #include "distill/texts.h"
 #include "model/session.h"
+#include "text/forget.h"
 #include "text/kinds.h"
 
 #include <math.h>
@@ -19,7 +21,8 @@
 enum {
     MAX_SOURCES = 16,
     MAX_TEXT = 1 << 30,
-    PASSAGE = 2 << 20, /* bytes of a text that are tokenized at once */
+    PASSAGE = 32 << 10, /* bytes of a text that are tokenized at once: of odd texts each may take a hundred */
+    REMEMBERED = 512 << 10, /* bytes of a text after which the tokenizer forgets its words */
     MOST_AT_ONCE = 64,
     ROUNDS = 4,
     CACHE_BYTES = 64 << 20,
@@ -93,6 +96,14 @@ static zq_status open_source(struct zq_map *text, const struct source *s, zq_err
     return st;
 }
 
+/* Drops a text up to `end`, with pages before that, which the system may have mapped again as neighbours of those that were read. */
+static void drop_read(const struct zq_map *text, size_t end)
+{
+    enum { NEIGHBOURS = 2 << 20 };
+    const size_t n = end < NEIGHBOURS ? end : NEIGHBOURS;
+    zq_map_drop(text, text->bytes + end - n, n);
+}
+
 /* The SHA-256 of a text, which need not be in memory as a whole. */
 static bool digest_of(uint8_t digest[EVP_MAX_MD_SIZE], const struct zq_map *text)
 {
@@ -102,7 +113,7 @@ static bool digest_of(uint8_t digest[EVP_MAX_MD_SIZE], const struct zq_map *text
     for (size_t at = 0, n; at < text->n_bytes && ok; at += n) {
         n = text->n_bytes - at < AT_ONCE ? text->n_bytes - at : AT_ONCE;
         ok = EVP_DigestUpdate(c, text->bytes + at, n);
-        zq_map_drop(text, text->bytes + at, n);
+        drop_read(text, at + n);
     }
     ok = ok && EVP_DigestFinal_ex(c, digest, NULL);
     EVP_MD_CTX_free(c);
@@ -183,14 +194,14 @@ static uint64_t writing_bytes(const struct zq_config *c, const struct zq_sample_
     return resident + zq_samples_at_once(c, request) * (cache_bytes(c, request->length) + token);
 }
 
-/* Of a passage: itself, its normalized copies, its ids, and the tokenizer's cache of words. */
+/* Of a passage: itself, its normalized copies, its ids, and the tokenizer's cache of words, which grows with those that differ. */
 static zq_status text_bytes(uint64_t *n_bytes, const struct source *s, zq_error *err)
 {
-    enum { FOR_EACH = 7, CACHE = 5 << 20 };
+    enum { FOR_EACH = 16, CACHE = 3 << 20, WORDS = 4 };
     struct zq_map text;
     const zq_status st = open_source(&text, s, err);
-    const uint64_t passage = text.n_bytes < PASSAGE ? text.n_bytes : PASSAGE;
-    *n_bytes = FOR_EACH * passage + (text.n_bytes < CACHE ? text.n_bytes : CACHE);
+    const uint64_t passage = text.n_bytes < PASSAGE ? text.n_bytes : PASSAGE, words = WORDS * (uint64_t)text.n_bytes;
+    *n_bytes = FOR_EACH * passage + (words < CACHE ? words : CACHE);
     zq_map_close(&text);
     return st;
 }
@@ -335,6 +346,12 @@ static size_t passage_end(const struct zq_map *text, size_t at)
     return end;
 }
 
+static void forget_words(const zq_model *model)
+{
+    zq_tokenizer_forget(zq_model_tokenizer(model));
+    zq_trim();
+}
+
 static zq_status read_text(struct windows *w, const struct zq_map *text, zq_error *err)
 {
     zq_status st = ZQ_OK;
@@ -345,7 +362,8 @@ static zq_status read_text(struct windows *w, const struct zq_map *text, zq_erro
         st = zq_tokenizer_encode(zq_model_tokenizer(w->m->model), (const char *)text->bytes + at, end - at, NULL, 0, false, &ids, err);
         if (!st) st = take_ids(w, ids.ids, ids.n, err);
         zq_ids_free(&ids);
-        zq_map_drop(text, text->bytes + at, end - at);
+        drop_read(text, end);
+        if (end / REMEMBERED != at / REMEMBERED || end == text->n_bytes) forget_words(w->m->model);
     }
     return st;
 }

@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "text/bytelevel.h"
 #include "text/cache.h"
+#include "text/forget.h"
 #include "text/tokenizer.h"
 
 #include <stdatomic.h>
@@ -52,12 +53,19 @@ zq_status zq_workspaces_create(struct zq_workspaces **out, zq_error *err)
     return ZQ_OK;
 }
 
+static void clear(struct zq_workspaces *w)
+{
+    for (size_t i = 0; i < KEPT_WORKSPACES; i++) free_workspace(atomic_exchange(&w->kept[i], NULL));
+}
+
 void zq_workspaces_free(struct zq_workspaces *w)
 {
     if (!w) return;
-    for (size_t i = 0; i < KEPT_WORKSPACES; i++) free_workspace(atomic_load(&w->kept[i]));
+    clear(w);
     zq_free(w);
 }
+
+void zq_tokenizer_forget(const zq_tokenizer *t) { clear(t->workspaces); }
 
 static struct workspace *borrow(struct zq_workspaces *all)
 {

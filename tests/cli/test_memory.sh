@@ -73,6 +73,18 @@ cp models/novels/tokenizer.json models/novels/tokenizer_config.json "$tmp/model"
 for _ in $(seq 830); do cat models/novels/heldout.txt; done > "$tmp/text"
 distilled --lkd paper --data "$tmp/text" --memory 100M
 
+# and with a small model texts are most of it, of bytes that are no UTF-8 and in a single line, too
+tr '\0' '\377' < /dev/zero | head -c 4M > "$tmp/bytes"
+tr '\0' ' ' < /dev/zero | head -c 4M > "$tmp/spaces"
+for text in text bytes spaces; do
+    lesson=(--scheme w4a8 --method awq --data "$tmp/$text" --samples 2 --length 16 --threads 2 --quiet)
+    run "$zq" quantize models/novels -o "$tmp/out" "${lesson[@]}" --dry-run --json
+    planned=$(($(field memory_bytes) / 1024))
+    measured "$zq" quantize models/novels -o "$tmp/out" "${lesson[@]}" --force
+    expect_resident "a text of $text within its plan" "$planned"
+    expect "which is no more than 8 MB above it" [ "$planned" -le $((resident + 8192)) ]
+done
+
 run "$zq" quantize "$tmp/model" -o "$tmp/small" --memory 1M --quiet
 expect_error "a bound that is too small" 6 "memory"
 expect "leaves nothing" [ ! -e "$tmp/small" ]

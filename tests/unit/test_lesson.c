@@ -163,7 +163,7 @@ static void texts_of_an_encoder_are_framed(void **state)
     zq_model_close(model);
 }
 
-/* A text of three passages: windows that reach from one into the next, as all places do here, hold what the text holds. */
+/* A text of many passages: windows that reach from one into the next, as all places do here, hold what the text holds. */
 static void windows_cross_passages(void **state)
 {
     (void)state;
