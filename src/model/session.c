@@ -302,12 +302,13 @@ static void plan_step(struct zq_session *s, const zq_input *inputs, size_t n_inp
     for (size_t i = 0; i < n_inputs; i++) {
         const size_t n = inputs[i].n, held = s->model->config.arch->causal ? s->lengths[inputs[i].sequence] : 0;
         s->slots[i] = inputs[i].sequence;
-        s->spans[i] = (struct zq_span){.row = s->n_tokens, .n_tokens = n, .position = held, .n_keys = held + n};
+        s->spans[i] = (struct zq_span){.row = s->n_tokens, .n_tokens = n, .position = held, .n_keys = held + n, .first_tile = s->n_tiles};
         for (size_t t = 0; t < n;) {
             const size_t room = 16 - (held + t) % 16, end = n - t < room ? n : t + room;
             s->tiles[s->n_tiles++] = (struct zq_tile){.sequence = i, .begin = t, .end = end};
             t = end;
         }
+        s->spans[i].n_tiles = s->n_tiles - s->spans[i].first_tile;
         s->n_tokens += n;
     }
 }

@@ -1,8 +1,8 @@
 /* Attention dealt out in one of two ways; the bits are the same.
  *   By heads, where there are enough of them: a thread takes a key head of an input and keeps its new keys and values, so that nobody else
- *   reads or writes them in this step; then all queries of its heads attend. Rows are quantized in a run of their own.
- *   By tiles of tokens: keys and values are kept first; then a thread computes all heads of a tile and turns them into INT8 while they
- *   are in its cache. With few tiles their heads are dealt out as well, and rows are quantized after them. */
+ *   reads or writes them in this step; then all queries of its heads attend.
+ *   By tiles of tokens: keys and values are kept first; then a thread computes all heads of a tile, or some where tiles are few.
+ * Whoever computes the last heads of a tile turns its rows into INT8. */
 #include "ops/ops.h"
 
 struct attention_work {
@@ -42,19 +42,6 @@ static void attend(const struct attention_work *w, const struct zq_span *s, size
     w->ops->kernels->attend(&args, begin, end, head_begin, head_end);
 }
 
-/* Items are key heads of inputs. */
-static void heads_range(void *work, size_t begin, size_t end, int thread)
-{
-    const struct attention_work *w = work;
-    const size_t n_kv_heads = w->a->heads.n_kv_heads, shared = w->a->heads.n_heads / n_kv_heads;
-    for (size_t i = begin; i < end; i++) {
-        const struct zq_span *s = &w->a->spans[i / n_kv_heads];
-        const size_t h = i % n_kv_heads;
-        keep(w, s, 0, s->n_tokens, h, h + 1);
-        attend(w, s, 0, s->n_tokens, h * shared, (h + 1) * shared, thread);
-    }
-}
-
 static void keep_range(void *work, size_t begin, size_t end, int thread)
 {
     (void)thread;
@@ -74,10 +61,13 @@ static void quantize_tokens(const struct attention_work *w, size_t row, size_t n
     w->ops->kernels->activate(&args, row, row + n);
 }
 
-static void quantize_range(void *work, size_t begin, size_t end, int thread)
+/* n more heads of a tile are computed. */
+static void arrive(const struct attention_work *w, struct zq_tile *t, size_t n)
 {
-    (void)thread;
-    quantize_tokens(work, begin, end - begin);
+    const size_t n_heads = w->a->heads.n_heads;
+    if (!w->forms.q || (n < n_heads && atomic_fetch_add(&t->done, n) + n < n_heads)) return;
+    atomic_store(&t->done, 0);
+    quantize_tokens(w, w->a->spans[t->sequence].row + t->begin, t->end - t->begin);
 }
 
 /* Of n tiles those at the beginning that are neighbours in a sequence: what brings keys into another form does so once for them. */
@@ -89,19 +79,35 @@ static size_t tiles_together(const struct zq_tile *t, size_t n)
     return i;
 }
 
+/* Items are key heads of inputs. */
+static void heads_range(void *work, size_t begin, size_t end, int thread)
+{
+    const struct attention_work *w = work;
+    const size_t n_kv_heads = w->a->heads.n_kv_heads, shared = w->a->heads.n_heads / n_kv_heads;
+    for (size_t i = begin; i < end; i++) {
+        const struct zq_span *s = &w->a->spans[i / n_kv_heads];
+        const size_t h = i % n_kv_heads;
+        struct zq_tile *t = &w->a->tiles[s->first_tile], *stop = t + s->n_tiles;
+        keep(w, s, 0, s->n_tokens, h, h + 1);
+        while (t < stop) {
+            const size_t n = tiles_together(t, (size_t)(stop - t));
+            attend(w, s, t->begin, t[n - 1].end, h * shared, (h + 1) * shared, thread);
+            for (size_t k = 0; k < n; k++) arrive(w, t++, shared);
+        }
+    }
+}
+
 static void attend_range(void *work, size_t begin, size_t end, int thread)
 {
     const struct attention_work *w = work;
     const struct zq_attention *a = w->a;
-    const size_t groups = w->n_head_groups;
+    const size_t groups = w->n_head_groups, n_heads = a->heads.n_heads;
     for (size_t i = begin, n; i < end; i += n) {
-        const struct zq_tile *t = &a->tiles[i / groups];
-        const struct zq_span *s = &a->spans[t->sequence];
-        const size_t h = i % groups, n_heads = a->heads.n_heads;
+        struct zq_tile *t = &a->tiles[i / groups];
+        const size_t h = i % groups, first = n_heads * h / groups, last = n_heads * (h + 1) / groups;
         n = groups == 1 ? tiles_together(t, end - i) : 1;
-        const size_t stop = t[n - 1].end;
-        attend(w, s, t->begin, stop, n_heads * h / groups, n_heads * (h + 1) / groups, thread);
-        if (groups == 1 && w->forms.q) quantize_tokens(w, s->row + t->begin, stop - t->begin);
+        attend(w, &a->spans[t->sequence], t->begin, t[n - 1].end, first, last, thread);
+        for (size_t k = 0; k < n; k++) arrive(w, &t[k], last - first);
     }
 }
 
@@ -130,17 +136,15 @@ static void attend_on_device(const struct zq_ops *ops, const struct zq_attention
 static void attend_here(const struct zq_ops *ops, const struct zq_attention *a, struct zq_rows out, struct zq_forms forms)
 {
     const size_t n_threads = (size_t)zq_team_size(ops->team), enough = 4 * n_threads, n_kv_heads = a->n_sequences * a->heads.n_kv_heads;
-    const bool one_tile_each = a->n_tiles == a->n_sequences, by_heads = n_threads > 1 && (n_kv_heads >= enough || one_tile_each);
-    const bool few = n_threads > 1 && a->n_tiles < enough;
+    const bool one_tile_each = a->n_tiles == a->n_sequences, few = n_threads > 1 && a->n_tiles < enough;
     struct attention_work work = {ops, a, out, forms, few ? a->heads.n_kv_heads : 1};
-    if (by_heads) {
+    if (n_threads > 1 && (n_kv_heads >= enough || one_tile_each)) {
         zq_team_run(ops->team, n_kv_heads, 1, heads_range, &work);
-    } else {
-        zq_team_run(ops->team, a->n_tiles, 1, keep_range, &work);
-        if (a->causal) zq_team_run_uneven(ops->team, a->n_tiles * work.n_head_groups, 1, attend_backwards, &work);
-        else zq_team_run(ops->team, a->n_tiles * work.n_head_groups, 1, attend_range, &work);
+        return;
     }
-    if (forms.q && (by_heads || few)) zq_team_run(ops->team, a->n_tokens, 4, quantize_range, &work);
+    zq_team_run(ops->team, a->n_tiles, 1, keep_range, &work);
+    if (a->causal) zq_team_run_uneven(ops->team, a->n_tiles * work.n_head_groups, 1, attend_backwards, &work);
+    else zq_team_run(ops->team, a->n_tiles * work.n_head_groups, 1, attend_range, &work);
 }
 
 /* A plug-in that has no tokens on a device only stands in for other operators: quantizing is one of them. */

@@ -3,6 +3,8 @@
 #ifndef ZQ_OPS_OPS_H
 #define ZQ_OPS_OPS_H
 
+#include <stdatomic.h>
+
 #include "base/threads.h"
 #include "cuda/load.h"
 
@@ -99,6 +101,7 @@ void zq_activate_run(const struct zq_ops *ops, enum zq_activation act, const flo
 struct zq_tile {
     size_t sequence;    /* index into the step's inputs */
     size_t begin, end;  /* tokens of that input */
+    atomic_size_t done; /* heads of the operator in work, where several threads share them; 0 before and after */
 };
 
 /* One input of a step, as attention sees it. */
@@ -107,6 +110,7 @@ struct zq_span {
     size_t n_tokens;
     size_t position;    /* of its first token */
     size_t n_keys;      /* after this step */
+    size_t first_tile, n_tiles;
     struct zq_kv kv;    /* of the layer in work */
 };
 
@@ -119,7 +123,7 @@ struct zq_attention {
     bool causal;
     float scale;
     const struct zq_span *spans;
-    const struct zq_tile *tiles; /* [n_tiles] */
+    struct zq_tile *tiles; /* [n_tiles] */
     size_t n_tiles;
     size_t n_tokens, n_sequences;
     /* on a device, instead of spans and tiles */
