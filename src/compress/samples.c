@@ -334,16 +334,36 @@ static zq_status take_ids(struct windows *w, const int32_t *ids, size_t n, zq_er
     return ZQ_OK;
 }
 
-/* Where the passage from `at` on ends: behind its last line feed, or in a single long line between two characters. */
+static bool is_letter(uint8_t byte) { return (byte | 32) >= 'a' && (byte | 32) <= 'z'; }
+
+/* Where the passage from `at` on ends: before its last space between two letters, so that its ids are those that it has in the whole; else behind
+ * its last line feed, else between two characters. */
 static size_t passage_end(const struct zq_map *text, size_t at)
 {
     if (text->n_bytes - at <= PASSAGE) return text->n_bytes;
-    size_t end = at + PASSAGE;
-    while (end > at && text->bytes[end - 1] != '\n') end--;
+    const uint8_t *bytes = text->bytes;
+    size_t end = at + PASSAGE - 1;
+    while (end > at && !(bytes[end] == ' ' && is_letter(bytes[end - 1]) && is_letter(bytes[end + 1]))) end--;
     if (end > at) return end;
     end = at + PASSAGE;
-    while (end > at + PASSAGE - 3 && (text->bytes[end] & 0xc0) == 0x80) end--;
+    while (end > at && bytes[end - 1] != '\n') end--;
+    if (end > at) return end;
+    end = at + PASSAGE;
+    while (end > at + PASSAGE - 3 && (bytes[end] & 0xc0) == 0x80) end--;
     return end;
+}
+
+/* Spaces left out where two passages meet: 1 if the tokenizer puts one before a text, or makes nothing of it. */
+static zq_status find_gap(size_t *gap, const zq_tokenizer *tokenizer, zq_error *err)
+{
+    zq_ids one = {0}, two = {0};
+    zq_status st = zq_tokenizer_encode(tokenizer, "a", 1, NULL, 0, false, &one, err);
+    if (!st) st = zq_tokenizer_encode(tokenizer, "a a", 3, NULL, 0, false, &two, err);
+    const size_t n = one.n * sizeof *one.ids;
+    *gap = !st && n && two.n == 2 * one.n && !memcmp(two.ids, one.ids, n) && !memcmp(two.ids + one.n, one.ids, n);
+    zq_ids_free(&one);
+    zq_ids_free(&two);
+    return st;
 }
 
 static void forget_words(const zq_model *model)
@@ -354,9 +374,10 @@ static void forget_words(const zq_model *model)
 
 static zq_status read_text(struct windows *w, const struct zq_map *text, zq_error *err)
 {
-    zq_status st = ZQ_OK;
+    size_t gap;
+    zq_status st = find_gap(&gap, zq_model_tokenizer(w->m->model), err);
     w->at = 0;
-    for (size_t at = 0, end; at < text->n_bytes && !st; at = end) {
+    for (size_t at = 0, end; at < text->n_bytes && !st; at = end + (end < text->n_bytes && text->bytes[end] == ' ' ? gap : 0)) {
         zq_ids ids = {0};
         end = passage_end(text, at);
         st = zq_tokenizer_encode(zq_model_tokenizer(w->m->model), (const char *)text->bytes + at, end - at, NULL, 0, false, &ids, err);

@@ -10,6 +10,7 @@
 #include "compress/samples.h"
 #include "fail_alloc.h"
 #include "made_models.h"
+#include "shared.h"
 
 enum { N_SAMPLES = 4, LENGTH = 8 };
 
@@ -193,6 +194,44 @@ static void windows_cross_passages(void **state)
     zq_free(text);
 }
 
+/* Nothing of a text that has words is lost or doubled where passages meet, whatever the tokenizer makes of spaces. */
+static void expect_ids_of_the_whole(const char *config)
+{
+    enum { LONG = 64, N_WINDOWS = 2000 };
+    char dir[1000];
+    snprintf(dir, sizeof dir, "%.*s", (int)(strrchr(config, '/') - config), config);
+    zq_model *model;
+    if (zq_model_open(&model, dir, NULL, NULL)) return; /* a directory of another kind */
+    if (!zq_model_tokenizer(model) || model->config.kind != ZQ_DECODER) {
+        zq_model_close(model);
+        return;
+    }
+    const char *path = "models/novels/heldout.txt";
+    char *text;
+    size_t n_bytes;
+    zq_ids whole = {0};
+    int32_t *ids = zq_alloc_array((size_t)N_WINDOWS * LONG, sizeof *ids);
+    const struct zq_sample_request request = {.sources = path, .n = N_WINDOWS, .length = LONG, .n_threads = 1};
+    assert_int_equal(zq_file_read(&text, &n_bytes, path, 1 << 20, NULL), ZQ_OK);
+    assert_int_equal(zq_tokenizer_encode(zq_model_tokenizer(model), text, n_bytes, NULL, 0, false, &whole, NULL), ZQ_OK);
+    assert_int_equal(zq_samples_make(ids, &request, model, NULL), ZQ_OK);
+    for (size_t w = 0; w < N_WINDOWS; w++) {
+        const size_t at = (size_t)((double)(whole.n - LONG) * (double)w / (N_WINDOWS - 1));
+        if (memcmp(ids + w * LONG, whole.ids + at, LONG * sizeof *ids)) fail_msg("%s: window %zu has other ids than the text", dir, w);
+    }
+    zq_ids_free(&whole);
+    zq_free(text);
+    zq_free(ids);
+    zq_model_close(model);
+}
+
+static void passages_have_the_ids_of_the_whole(void **state)
+{
+    (void)state;
+    expect_ids_of_the_whole("models/novels/config.json");
+    shared_each_file("models", "/config.json", expect_ids_of_the_whole);
+}
+
 static void damaged_streams_are_refused(void **state)
 {
     (void)state;
@@ -295,7 +334,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_chance), cmocka_unit_test(texts_of_a_sample), cmocka_unit_test(streams_of_llama),
         cmocka_unit_test(streams_of_gpt2), cmocka_unit_test(streams_of_bert), cmocka_unit_test(texts_of_an_encoder_are_framed),
-        cmocka_unit_test(windows_cross_passages), cmocka_unit_test(damaged_streams_are_refused), cmocka_unit_test(sources_are_shared_by_weight),
+        cmocka_unit_test(windows_cross_passages), cmocka_unit_test(passages_have_the_ids_of_the_whole),
+        cmocka_unit_test(damaged_streams_are_refused), cmocka_unit_test(sources_are_shared_by_weight),
         cmocka_unit_test(random_ids_are_of_texts), cmocka_unit_test(every_failing_allocation_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, open_in_memory, scratch_close);
