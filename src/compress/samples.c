@@ -197,7 +197,7 @@ static uint64_t writing_bytes(const struct zq_config *c, const struct zq_sample_
 /* Of a passage: itself, its normalized copies, its ids, and the tokenizer's cache of words, which grows with those that differ. */
 static zq_status text_bytes(uint64_t *n_bytes, const struct source *s, zq_error *err)
 {
-    enum { FOR_EACH = 16, CACHE = 3 << 20, WORDS = 4 };
+    enum { FOR_EACH = 48, CACHE = 3 << 20, WORDS = 4 };
     struct zq_map text;
     const zq_status st = open_source(&text, s, err);
     const uint64_t passage = text.n_bytes < PASSAGE ? text.n_bytes : PASSAGE, words = WORDS * (uint64_t)text.n_bytes;
