@@ -36,6 +36,12 @@ def processor():
     return f"{', '.join(names) or os.uname().machine}, {level}"
 
 
+def share_of(rows):
+    """Of the limit that each round measured for itself."""
+    shares = [row["share"] for row in rows if row.get("share")]
+    return statistics.median(shares) if shares else None
+
+
 class Stage:
     """Turns of one stage by competitor: rows[who][work] = (median of the rounds' medians, best, share of the limit or None)."""
 
@@ -53,7 +59,7 @@ class Stage:
             self.peaks[turn["who"]] = max(turn["peak_bytes"], self.peaks.get(turn["who"], 0))
             for row in turn["rows"]:
                 values[turn["who"], row["work"], row.get("model"), row.get("layers")].append(row)
-        self.all = {key: (statistics.median(row["median"] for row in rows), max(row["best"] for row in rows), rows[0].get("limit"))
+        self.all = {key: (statistics.median(row["median"] for row in rows), max(row["best"] for row in rows), share_of(rows))
                     for key, rows in values.items()}
         for (who, work, _, _), value in self.all.items():
             self.rows.setdefault(who, {})[work] = value
@@ -80,11 +86,11 @@ def number(value):
 
 
 def cell(value, ratio_to=None):
-    median, best, limit = value
+    median, best, share = value
     text = f"{number(median)} ({number(best)})"
     if ratio_to:
         text += f" {median / ratio_to:.2f}x"
-    return text + (f", {100 * median / limit:.0f} %" if ratio_to and limit else "")
+    return text + (f", {100 * share:.0f} %" if ratio_to and share else "")
 
 
 def head(columns):
