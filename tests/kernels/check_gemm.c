@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 #include "base/half.h"
+#include "base/rng.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -218,8 +219,27 @@ static void bench_rows(void *work, size_t begin, size_t end, int thread)
     b->gemm->run(&b->product, begin, end);
 }
 
+/* Sums of four uniform values, nearly normal, as trained codes are: what AVX2 does with codes depends on how large they are. */
+static int bench_code(uint64_t *rng, int bits)
+{
+    const int range = bits == 4 ? 5 : 60, most = bits == 4 ? 7 : 127;
+    int sum = -2 * range;
+    for (int i = 0; i < 4; i++) sum += (int)(zq_rng_next(rng) % (unsigned)(range + 1));
+    return sum > most ? most : sum < -most ? -most : sum;
+}
+
+static void fill_values(uint8_t *values, const struct zq_matrix *w, size_t n, int bits, uint64_t *rng)
+{
+    for (size_t i = 0; i < n; i++) {
+        const int code = bench_code(rng, bits);
+        const float value = (float)code * 0x1p-10f;
+        if (bits == 16) zq_from_float(values + i * zq_dtype_bytes(w->dtype), w->dtype, &value, 1);
+        else ((int8_t *)values)[i] = (int8_t)code;
+    }
+}
+
 /* Prints GOP/s for many tokens and GB/s of weights for one. */
-static void bench_shape(struct bench *b, const struct zq_gemm *g, struct zq_matrix w, size_t n_tokens, int bits, double limit)
+static void bench_shape(struct bench *b, const struct zq_gemm *g, struct zq_matrix w, size_t n_tokens, int bits, bool int8_input, double limit)
 {
     const size_t n_groups = w.k_group ? w.n_cols / w.k_group : 1, value_bytes = bits == 16 ? zq_dtype_bytes(w.dtype) : 1;
     w.packed = zq_alloc(g->packed_bytes(&w));
@@ -228,6 +248,14 @@ static void bench_shape(struct bench *b, const struct zq_gemm *g, struct zq_matr
     void *x = zq_alloc_zero(n_tokens * w.n_cols * sizeof(float));
     float *out = zq_alloc_array(n_tokens * w.n_rows, sizeof(float));
     if (w.packed && values && scales && scale && x && out) {
+        uint64_t rng = 1;
+        fill_values(values, &w, g->row_tile * w.n_cols, bits, &rng);
+        for (size_t i = 0; i < g->row_tile * n_groups; i++) scales[i] = 0x1p-10f;
+        for (size_t i = 0; i < n_tokens; i++) scale[i] = 0x1p-10f;
+        for (size_t i = 0; i < n_tokens * w.n_cols; i++) {
+            if (int8_input) ((int8_t *)x)[i] = (int8_t)bench_code(&rng, 8);
+            else ((float *)x)[i] = (float)bench_code(&rng, 8) * 0x1p-6f;
+        }
         for (size_t row = 0; row < w.n_rows; row += g->row_tile) g->pack(&w, row, g->row_tile, values, scales);
         struct bench_work work = {g, {.w = &w, .n_tokens = n_tokens, .ld_x = w.n_cols, .out = out, .ld_out = w.n_rows}};
         work.product.q = x;
@@ -260,18 +288,18 @@ static void bench_gemm(struct bench *b, const struct zq_gemm *g, int bits, bool 
         struct zq_matrix w = {.n_rows = 4096, .n_cols = 4096, .k_group = bits < 16 && i ? 64 : 0, .dtype = dtypes[i]};
         if (!int8_input) w.n_rows = w.n_cols = 1024;
         const size_t tokens[] = {512, 32, 8, 4};
-        for (size_t t = b->is_c ? 2 : 0; t < ZQ_LEN(tokens); t++) bench_shape(b, g, w, tokens[t], bits, limit);
+        for (size_t t = b->is_c ? 2 : 0; t < ZQ_LEN(tokens); t++) bench_shape(b, g, w, tokens[t], bits, int8_input, limit);
         if (int8_input && !b->is_c && !w.k_group) { /* BERT-base at 128 tokens: output, QKV, both halves of the FFN */
             static const size_t rows_cols[][2] = {{768, 768}, {2304, 768}, {3072, 768}, {768, 3072}};
             for (size_t j = 0; j < ZQ_LEN(rows_cols); j++) {
                 w.n_rows = rows_cols[j][0];
                 w.n_cols = rows_cols[j][1];
-                bench_shape(b, g, w, 128, bits, limit);
+                bench_shape(b, g, w, 128, bits, int8_input, limit);
             }
         }
         w.n_cols = 4096;
         w.n_rows = far;
-        bench_shape(b, g, w, 1, bits, limit);
+        bench_shape(b, g, w, 1, bits, int8_input, limit);
     }
 }
 
