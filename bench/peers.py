@@ -154,13 +154,13 @@ def stages(everything):
         "minilm": (ROUNDS, encoder("minilm", "6", "384", "1536", "12", ["1x128", "16x128"])),
         "gpt": (ROUNDS, gpt_peers("--prompt", "512") + llama_peers("gpt-350m", "--prompt", "512") + ours("gpt-350m", decoder_options("512", "16"))),
         "llama": (ROUNDS, llama_peers("tinyllama-1.1b", "--prompt", "512") + ours("tinyllama-1.1b", decoder_options("512", "16"))),
-        "fusion": (1, fusion(everything)),
+        "fusion": (ROUNDS, fusion(everything)),
         "granularity": (1, granularity()),
         "ops": (1, ops()),
-        "threads": (1, threads()),
+        "threads": (ROUNDS, threads()),
         "large": (1, large(everything)),
         "first": (1, first()),
-        "bert-large": (ROUNDS if everything else 1, encoder("bert-large", "24", "1024", "4096", "16", ["1x128", "8x128"] if everything else ["1x128"])),
+        "bert-large": (ROUNDS, encoder("bert-large", "24", "1024", "4096", "16", ["1x128", "8x128"] if everything else ["1x128"])),
     }
 
 
