@@ -37,7 +37,13 @@ static size_t widest(const struct zq_student *s)
 
 static size_t judge_bytes(const struct zq_student *s) { return s->max_tokens * (s->config.width * sizeof(float) + sizeof(double)); }
 
-size_t zq_gptq_bytes(const struct zq_student *s, bool away) { return zq_closed_bytes(s, away) + judge_bytes(s); }
+static const struct zq_closed_options published = {.damp = 0.01, .published = true};
+
+size_t zq_gptq_bytes(const struct zq_student *s, bool away)
+{
+    (void)away;
+    return zq_closed_bytes(s, &published, false) + judge_bytes(s);
+}
 
 size_t zq_awq_bytes(const struct zq_student *s, bool away)
 {
@@ -89,7 +95,6 @@ static zq_status end(struct work *w, const struct zq_solve_options *o, struct zq
 zq_status zq_solve_gptq(struct zq_student *s, const struct zq_solve_samples *samples, const struct zq_solve_options *options,
                         struct zq_solution *solution, zq_error *err)
 {
-    static const struct zq_closed_options published = {.damp = 0.01, .published = true};
     const struct zq_passes here = {.s = s, .original = s};
     float *no_biases[ZQ_N_LINEARS] = {0};
     struct work w = {.s = s, .samples = *samples};

@@ -374,14 +374,13 @@ zq_status zq_closed_run(const struct zq_passes *passes, const struct zq_solve_sa
     return st;
 }
 
-size_t zq_closed_bytes(const struct zq_student *s, bool away)
+size_t zq_closed_bytes(const struct zq_student *s, const struct zq_closed_options *options, bool away)
 {
-    static const struct zq_closed_options options = {.carry = 1};
     struct zq_student shape = *s;
     float *no_biases[ZQ_N_LINEARS] = {0};
     size_t most = 0;
     for (int at = 0; at < ZQ_N_STAGES; at++) {
-        struct stage g = {.s = &shape, .options = &options, .at = (enum zq_student_stage)at, .maps = maps_at[at], .away = away, .biases = no_biases};
+        struct stage g = {.s = &shape, .options = options, .at = (enum zq_student_stage)at, .maps = maps_at[at], .away = away, .biases = no_biases};
         struct zq_carver here = {0}, there = {0};
         carve(&g, &here, &there);
         if (here.used > most) most = here.used;

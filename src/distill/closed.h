@@ -20,6 +20,6 @@ struct zq_closed_options {
 zq_status zq_closed_run(const struct zq_passes *passes, const struct zq_solve_samples *samples, const struct zq_closed_options *options,
                         float **biases, struct zq_solution *solution, zq_error *err);
 /* Memory of this processor that it takes. away: passes run on a device. */
-size_t zq_closed_bytes(const struct zq_student *s, bool away);
+size_t zq_closed_bytes(const struct zq_student *s, const struct zq_closed_options *options, bool away);
 
 #endif

@@ -29,9 +29,10 @@ static size_t widest(const struct zq_student *s)
 
 size_t zq_fast_bytes(const struct zq_student *s, bool away)
 {
+    static const struct zq_closed_options carries = {.carry = 1};
     size_t biases = 0;
     for (int r = 0; r < ZQ_N_LINEARS; r++) biases += s->linear[r].n_rows;
-    return zq_closed_bytes(s, away) + s->max_tokens * (s->config.width * sizeof(float) + sizeof(double)) + biases * sizeof(float) +
+    return zq_closed_bytes(s, &carries, away) + s->max_tokens * (s->config.width * sizeof(float) + sizeof(double)) + biases * sizeof(float) +
            widest(s) * (2 * sizeof(float) + ZQ_N_SMOOTH + 1);
 }
 
