@@ -118,13 +118,16 @@ static void check_shape(struct check *c, const struct zq_gemm *got, const struct
     struct zq_matrix w = {.n_rows = s->n_rows, .n_cols = s->n_cols, .k_group = s->k_group, .dtype = s->dtype};
     const void *values = s->bits == 16 ? product_weights(c, s->n_rows * s->n_cols, s->dtype, kind)
                                        : product_codes(c, s->n_rows * s->n_cols, s->bits);
-    const float *scales = s->bits == 16 ? NULL : check_floats(c, s->n_rows * n_groups, check_coin(c) ? VALUES_NORMAL : VALUES_TINY);
+    /* scales of any size: what overflows or underflows does so in every kernel */
+    static const enum check_values sizes[] = {VALUES_NORMAL, VALUES_NORMAL, VALUES_NORMAL, VALUES_TINY, VALUES_SUBNORMAL, VALUES_HUGE};
+    const enum check_values of_rows = sizes[check_random(c, s->int8_input ? 6 : 4)], of_tokens = sizes[check_random(c, 6)];
+    const float *scales = s->bits == 16 ? NULL : check_floats(c, s->n_rows * n_groups, of_rows);
     struct zq_product p = {.w = &w, .n_tokens = s->n_tokens, .ld_x = s->n_cols + check_random(c, 3), .ld_out = s->n_rows + check_random(c, 3)};
     /* the last row of an array ends where the array ends, not after its gap */
     const size_t n_x = s->n_tokens ? (s->n_tokens - 1) * p.ld_x + s->n_cols : 0, n_out = s->n_tokens ? (s->n_tokens - 1) * p.ld_out + s->n_rows : 0;
     if (s->int8_input) {
         p.q = check_codes(c, n_x, -127, 127);
-        p.scale = check_floats(c, s->n_tokens, VALUES_NORMAL);
+        p.scale = check_floats(c, s->n_tokens, of_tokens);
     } else {
         p.x = check_floats(c, n_x, kind);
     }
