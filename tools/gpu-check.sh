@@ -4,7 +4,7 @@
 #   tools/gpu-check.sh [OPTION...] STAGE [MODEL...]
 #
 #   STAGE     kernels   every operator against plain C, in bits; then the same under compute-sanitizer (memcheck, racecheck), where that exists
-#             models    models quantized in each scheme: nll, greedy text and batches against this machine's processor
+#             models    models quantized in each scheme, exact and fast, with caches of each format: nll, greedy text and batches against this machine's processor
 #             bench     rates of operators against the card's own limits; whole models
 #             lkd       distillation with blocks solved and trained on the GPU, against the same on the processor; two blocks of GPT-350M's shape timed; the result runs
 #             all       one after the other
@@ -89,23 +89,40 @@ stage_kernels() {
 # the text that a model is judged on
 text_of() { if [ -e "$1/test.txt" ]; then echo "$1/test.txt"; else echo models/novels/heldout.txt; fi; }
 
+# check_model DIR TEXT SIZE OPTION...: a row of check_titles. SIZE: a list of options
+check_titles() {
+    echo "| model | math | result | nll | greedy text | sequences of a batch against each alone | one token at a time |"
+    echo "|---|---|---|---|---|---|---|"
+}
+check_model() {
+    local dir=$1 text=$2 size=$3 code
+    shift 3
+    # shellcheck disable=SC2086 # a list
+    timeout "$(left)" "$bundle/check-device" "$dir" --device "$device" --text "$text" $size "$@" > "$work/row" 2> "$work/said"
+    code=$?
+    [ $code = 0 ] || wrong=1
+    if [ -s "$work/row" ]; then sed "s|$work/||" "$work/row"
+    else echo "| $(basename "$dir") | $* | WRONG, exit code $code: $(tail -n 1 "$work/said") | | | | |"; fi
+}
+
 stage_models() {
-    local size=(--limit 4096 --count 64) schemes=(w8a8 w4a8 w8a8/16 w4/8a8 w8a16 w4a16) code
-    [ "$device" = cuda-host ] && size=(--limit 32 --count 3) && schemes=(w8a8 w4a8)
-    echo "| model | result | nll | greedy text | sequences of a batch against each alone | one token at a time |"
-    echo "|---|---|---|---|---|---|"
+    local size="--limit 4096 --count 64" schemes=(w8a8 w4a8 w8a8/16 w4/8a8 w8a16 w4a16)
+    local caches=("exact f16" "exact int8" "fast int8") model scheme name math kv
+    [ "$device" = cuda-host ] && size="--limit 32 --count 3" schemes=(w8a8 w4a8) caches=("fast int8")
+    check_titles
     for model in "${models[@]}"; do
         for scheme in "${schemes[@]}"; do
-            local name
             name=$(basename "$model")-${scheme//\//_}
             "$zq" quantize "$model" -o "$work/$name" --scheme "$scheme" --embeddings int8 --force --quiet > /dev/null 2> "$work/said" ||
-                { echo "| $name | skipped: $(head -n 1 "$work/said") | | | | |"; continue; }
-            timeout "$(left)" "$bundle/check-device" "$work/$name" --device "$device" --text "$(text_of "$model")" "${size[@]}" > "$work/row" 2> "$work/said"
-            code=$?
-            [ $code = 0 ] || wrong=1
-            if [ -s "$work/row" ]; then sed "s|$work/||" "$work/row"; else echo "| $name | WRONG, exit code $code: $(tail -n 1 "$work/said") | | | | |"; fi
+                { echo "| $name | | skipped: $(head -n 1 "$work/said") | | | | |"; continue; }
+            for math in exact fast; do check_model "$work/$name" "$(text_of "$model")" "$size" --math $math; done
+            if [ "$scheme" = w8a8 ]; then
+                for kv in "${caches[@]}"; do check_model "$work/$name" "$(text_of "$model")" "$size" --math ${kv% *} --kv ${kv#* }; done
+            fi
             rm -rf "${work:?}/$name"
         done
+        # as it is, by cuBLASLt where there is one; the simulator runs quantized models only
+        [ "$device" = cuda-host ] || check_model "$model" "$(text_of "$model")" "$size" --math fast
     done
 }
 
@@ -175,10 +192,10 @@ extrapolated() {
 maths_of() { if [ "$1" = fast ]; then echo exact; else echo "${maths[@]}"; fi; }
 
 stage_lkd() {
-    local size=(--limit 4096 --count 64) learn=(--samples 64 --length 128 --iters 40) shape=(gpt-350m --layers 2 --vocab 1000) few=()
-    local methods=(fast full paper) maths=(exact fast) code method math
+    local size="--limit 4096 --count 64" learn=(--samples 64 --length 128 --iters 40) shape=(gpt-350m --layers 2 --vocab 1000) few=()
+    local methods=(fast full paper) maths=(exact fast) method math
     if [ "$device" = cuda-host ]; then
-        size=(--limit 32 --count 3) learn=(--samples 4 --length 8 --iters 1 --batch 2 --ignore '.*h\.[1-5]\..*')
+        size="--limit 32 --count 3" learn=(--samples 4 --length 8 --iters 1 --batch 2 --ignore '.*h\.[1-5]\..*')
         shape=(gpt2 --layers 2 --width 32 --heads 2 --vocab 100) few=(--samples 4 --length 8 --iters 1 --batch 2)
         methods=(fast full) maths=(exact)
     fi
@@ -201,13 +218,8 @@ stage_lkd() {
         for math in $(maths_of "$method"); do try "LKD ($method, --math $math) of the shape, W4/8A8, ${few[*]:-defaults}" extrapolated $method --math $math "${few[@]}"; done
     done
     echo
-    echo "| model | result | nll | greedy text | sequences of a batch against each alone | one token at a time |"
-    echo "|---|---|---|---|---|---|"
-    timeout "$(left)" "$bundle/check-device" "$work/full-exact" --device "$device" \
-        --text models/novels/heldout.txt "${size[@]}" > "$work/row" 2> "$work/said"
-    code=$?
-    [ $code = 0 ] || wrong=1
-    if [ -s "$work/row" ]; then sed "s|$work/||" "$work/row"; else echo "| lkd | WRONG, exit code $code: $(tail -n 1 "$work/said") | | | | |"; fi
+    check_titles
+    check_model "$work/full-exact" models/novels/heldout.txt "$size"
 }
 
 # Replaces the section "## NAME" of the results.

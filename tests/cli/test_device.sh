@@ -80,4 +80,7 @@ run "$zq" bench "$tmp/q" --tune --device cuda-host --prompt 4 --seconds 0.01
 expect_error "a simulated device has no time" 5 "nothing to tune"
 run "$build/check-device" "$tmp/q" --device cuda-host --text "$shared/models/stories260k/test.txt" --limit 16 --count 2
 expect_code "sequences of a batch against each alone" 0
+run "$build/check-device" "$tmp/q" --device cuda-host --math fast --kv int8 --text "$shared/models/stories260k/test.txt" --limit 16 --count 2
+expect_code "the same on tensor cores, from INT8 caches" 0
+expect "and the row says so" grep -q '| fast, kv int8 | right |' "$stdout"
 finish
