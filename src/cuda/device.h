@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-enum { ZQ_PLUGIN_VERSION = 12 };
+enum { ZQ_PLUGIN_VERSION = 13 };
 
 /* Row stride of INT8 activations on a device, and where rows of codes begin: multiples of this many bytes. */
 enum { ZQ_DEVICE_ALIGN = 16 };
@@ -33,6 +33,7 @@ enum zq_device_kernel { ZQ_KERNEL_BY_TABLE, ZQ_KERNEL_SMALL, ZQ_KERNEL_WIDE, ZQ_
 struct zq_tuned {
     enum zq_device_format format;
     uint32_t n_rows, n_cols, k_group, n_tokens;
+    bool residual; /* is added, in the place of the output */
     enum zq_device_kernel kernel;
 };
 
@@ -171,10 +172,11 @@ struct zq_plugin {
     /* The INT32 sums [n_tokens, n_rows] of a product in W8A8 without K-groups by the vendor's library (cuBLASLt), which is a witness that owes
      * nothing to this code: for checks. Nonzero, and nothing is queued: it is not there or refuses. */
     int (*sums)(struct zq_queue *queue, const struct zq_product *a, int32_t *sums);
-    /* Whether a kernel for many tokens serves on this device, INT8 products by w packed for this format. */
-    bool (*serves)(struct zq_queue *queue, enum zq_device_kernel kernel, const struct zq_matrix *w, enum zq_device_format format);
-    /* From now on this kernel for products of many tokens, or (BY_TABLE, as at first) the one that the table has for the shape and the fewest
-     * tokens that are not below; then the rule. The table stays the caller's. */
+    /* Whether a kernel for many tokens serves on this device, INT8 products by w packed for this format; residual: with one in the place of the
+     * output. */
+    bool (*serves)(struct zq_queue *queue, enum zq_device_kernel kernel, const struct zq_matrix *w, enum zq_device_format format, bool residual);
+    /* From now on this kernel for products of many tokens, or (BY_TABLE, as at first) the one that the table has for the shape, with or
+     * without a residual, and the fewest tokens that are not below; then the rule. The table stays the caller's. */
     void (*prefer)(struct zq_queue *queue, enum zq_device_kernel kernel);
     void (*tuned)(struct zq_queue *queue, const struct zq_tuned *items, size_t n);
 

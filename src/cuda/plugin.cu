@@ -20,12 +20,13 @@ static bool is_padded(const struct zq_matrix *w)
     return w->k_group && zq_layout_step(w) != zq_layout_group(w) && zq_layout_step(w) != zq_layout_cols(w);
 }
 
-static bool serves(struct zq_queue *queue, enum zq_device_kernel kernel, const struct zq_matrix *w, enum zq_device_format format)
+static bool serves(struct zq_queue *queue, enum zq_device_kernel kernel, const struct zq_matrix *w, enum zq_device_format format, bool residual)
 {
     if (format > ZQ_DEVICE_W4A8 || is_padded(w)) return false;
+    const bool plain = format == ZQ_DEVICE_W8A8 && !w->k_group && !residual;
     if (kernel == ZQ_KERNEL_HOPPER) return zq_hopper_serves(queue) && (!w->k_group || zq_hopper_groups(zq_layout_step(w), zq_layout_cols(w)));
-    if (kernel == ZQ_KERNEL_VENDOR) return (ZQ_SIMULATED || zq_blas_there(queue)) && format == ZQ_DEVICE_W8A8 && !w->k_group;
-    if (kernel == ZQ_KERNEL_CUTLASS) return zq_cutlass_built() && format == ZQ_DEVICE_W8A8 && !w->k_group;
+    if (kernel == ZQ_KERNEL_VENDOR) return plain && (ZQ_SIMULATED || zq_blas_there(queue));
+    if (kernel == ZQ_KERNEL_CUTLASS) return plain && zq_cutlass_built();
     return true;
 }
 
@@ -43,7 +44,7 @@ static enum zq_device_kernel choose(const struct zq_queue_kernels &k, const stru
     for (size_t i = 0; i < k.n; i++) {
         const struct zq_tuned *t = &k.items[i];
         if (t->format != format || t->n_rows != p->w->n_rows || t->n_cols != p->w->n_cols || t->k_group != p->w->k_group) continue;
-        if (t->n_tokens >= p->n_tokens && (!found || t->n_tokens < found->n_tokens)) found = t;
+        if (t->residual == (p->residual != NULL) && t->n_tokens >= p->n_tokens && (!found || t->n_tokens < found->n_tokens)) found = t;
     }
     return found ? found->kernel : ZQ_KERNEL_BY_TABLE;
 }

@@ -12,10 +12,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static const char first_line[] = "zeroquant tuning 1\n";
+static const char first_line[] = "zeroquant tuning 2\n";
 static const char *const formats[] = {[ZQ_DEVICE_W8A8] = "w8a8", [ZQ_DEVICE_W4A8] = "w4a8"};
 static const char *const kernels[] = {[ZQ_KERNEL_SMALL] = "small", [ZQ_KERNEL_WIDE] = "wide", [ZQ_KERNEL_HOPPER] = "hopper",
                                       [ZQ_KERNEL_CUTLASS] = "cutlass", [ZQ_KERNEL_VENDOR] = "vendor"};
+static const char *const answers[] = {"no", "yes"};
 
 void zq_tuning_free(struct zq_tuning *t)
 {
@@ -25,7 +26,8 @@ void zq_tuning_free(struct zq_tuning *t)
 
 static bool same_shape(const struct zq_tuned *a, const struct zq_tuned *b)
 {
-    return a->format == b->format && a->n_rows == b->n_rows && a->n_cols == b->n_cols && a->k_group == b->k_group && a->n_tokens == b->n_tokens;
+    return a->format == b->format && a->n_rows == b->n_rows && a->n_cols == b->n_cols && a->k_group == b->k_group && a->n_tokens == b->n_tokens &&
+           a->residual == b->residual;
 }
 
 zq_status zq_tuning_put(struct zq_tuning *t, struct zq_tuned item, zq_error *err)
@@ -60,17 +62,19 @@ zq_status zq_tuning_parse(struct zq_tuning *t, const char *text, const char *pat
     *t = (struct zq_tuning){0};
     if (strncmp(text, first_line, sizeof first_line - 1)) return zq_fail(err, ZQ_EFORMAT, "%s: it is no tuning table of this version", path);
     for (const char *at = text + sizeof first_line - 1; *at && !st; number++) {
-        char format[16], kernel[16];
+        char format[16], residual[8], kernel[16];
         struct zq_tuned item = {0};
         int n = 0;
-        if (sscanf(at, "%15s rows %9u columns %9u group %9u tokens %9u kernel %15s%n", format, &item.n_rows, &item.n_cols, &item.k_group,
-                   &item.n_tokens, kernel, &n) != 6 || at[n] != '\n' || !item.n_rows || !item.n_cols || !item.n_tokens) {
+        if (sscanf(at, "%15s rows %9u columns %9u group %9u tokens %9u residual %7s kernel %15s%n", format, &item.n_rows, &item.n_cols,
+                   &item.k_group, &item.n_tokens, residual, kernel, &n) != 7 || at[n] != '\n' || !item.n_rows || !item.n_cols || !item.n_tokens) {
             st = zq_fail(err, ZQ_EFORMAT, "%s: line %zu is no shape and its kernel", path, number + 1);
             break;
         }
         at += n + 1;
         const size_t f = index_of(formats, ZQ_LEN(formats), format), k = index_of(kernels, ZQ_LEN(kernels), kernel);
-        if (f == ZQ_LEN(formats) || k == ZQ_LEN(kernels)) continue;
+        const size_t r = index_of(answers, ZQ_LEN(answers), residual);
+        if (f == ZQ_LEN(formats) || k == ZQ_LEN(kernels) || r == ZQ_LEN(answers)) continue;
+        item.residual = r;
         item.format = (enum zq_device_format)f;
         item.kernel = (enum zq_device_kernel)k;
         st = zq_tuning_put(t, item, err);
@@ -87,8 +91,8 @@ zq_status zq_tuning_write(const struct zq_tuning *t, const char *path, zq_error 
     if (!st) st = zq_output_write(&out, first_line, sizeof first_line - 1, err);
     for (size_t i = 0; i < t->n && !st; i++) {
         const struct zq_tuned *x = &t->items[i];
-        const int n = snprintf(line, sizeof line, "%s rows %u columns %u group %u tokens %u kernel %s\n", formats[x->format], x->n_rows, x->n_cols,
-                               x->k_group, x->n_tokens, kernels[x->kernel]);
+        const int n = snprintf(line, sizeof line, "%s rows %u columns %u group %u tokens %u residual %s kernel %s\n", formats[x->format], x->n_rows,
+                               x->n_cols, x->k_group, x->n_tokens, answers[x->residual], kernels[x->kernel]);
         st = zq_output_write(&out, line, (size_t)n, err);
     }
     if (!st) return zq_output_commit(&out, err);
@@ -146,10 +150,11 @@ static zq_status tune_tokens(struct zq_tuning *t, const struct zq_plugin *plugin
                              enum zq_device_format format, zq_error *err)
 {
     struct zq_tuned best = {.format = format, .n_rows = (uint32_t)p->w->n_rows, .n_cols = (uint32_t)p->w->n_cols,
-                            .k_group = (uint32_t)p->w->k_group, .n_tokens = (uint32_t)p->n_tokens};
+                            .k_group = (uint32_t)p->w->k_group, .n_tokens = (uint32_t)p->n_tokens,
+                            .residual = p->residual != NULL};
     double ms = 0;
     for (int k = ZQ_KERNEL_SMALL; k < ZQ_N_DEVICE_KERNELS; k++) {
-        if (!plugin->serves(queue, (enum zq_device_kernel)k, p->w, format)) continue;
+        if (!plugin->serves(queue, (enum zq_device_kernel)k, p->w, format, p->residual != NULL)) continue;
         plugin->prefer(queue, (enum zq_device_kernel)k);
         const double now = time_of(plugin, queue, p, format);
         if (now > 0 && (ms == 0 || now < ms)) ms = now, best.kernel = (enum zq_device_kernel)k;
@@ -168,7 +173,12 @@ zq_status zq_tune_matrix(struct zq_tuning *t, const struct zq_plugin *plugin, st
     int8_t *q = plugin->alloc(queue, most_tokens * ld_x);
     p.scale = scale, p.q = q, p.out = plugin->alloc(queue, most_tokens * w->n_rows * sizeof *p.out);
     zq_status st = q && scale && p.out ? ZQ_OK : zq_fail(err, ZQ_ENOMEM, "no memory on the device to tune a product of %zu tokens", most_tokens);
-    for (p.n_tokens = 8; p.n_tokens <= most_tokens && !st; p.n_tokens *= 2) st = tune_tokens(t, plugin, queue, &p, format, err);
+    for (p.n_tokens = 8; p.n_tokens <= most_tokens && !st; p.n_tokens *= 2) {
+        for (int r = 0; r < 2 && !st; r++) {
+            p.residual = r ? p.out : NULL;
+            st = tune_tokens(t, plugin, queue, &p, format, err);
+        }
+    }
     plugin->free(queue, scale);
     plugin->free(queue, q);
     plugin->free(queue, p.out);

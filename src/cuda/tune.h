@@ -16,8 +16,8 @@ void zq_tuning_free(struct zq_tuning *t);
 /* Adds a shape, or replaces what is known of it. */
 zq_status zq_tuning_put(struct zq_tuning *t, struct zq_tuned item, zq_error *err);
 
-/* Lines such as "w8a8 rows 3072 columns 768 group 0 tokens 128 kernel wide" behind a first line that names the format. Kernels and formats
- * that this version does not know are passed over: another version's table is no error. ZQ_EFORMAT: it is no table; *t is empty then. */
+/* Lines such as "w8a8 rows 3072 columns 768 group 0 tokens 128 residual no kernel wide" behind a first line that names the format. Kernels
+ * and formats that this version does not know are passed over: another version's table is no error. ZQ_EFORMAT: it is no table; *t is empty then. */
 zq_status zq_tuning_parse(struct zq_tuning *t, const char *text, const char *path, zq_error *err);
 zq_status zq_tuning_write(const struct zq_tuning *t, const char *path, zq_error *err);
 
@@ -28,8 +28,8 @@ char *zq_tuning_path(const char *device, bool make);
 /* The table of this device, empty if there is none or it cannot be read. */
 void zq_tuning_load(struct zq_tuning *t, const struct zq_plugin *plugin, struct zq_queue *queue);
 
-/* Times every kernel on a product of `w` (packed on the device) for 8, 16, 32, ... up to most_tokens and puts the fastest into the table. In the
- * simulator, which has no time, nothing is put. */
+/* Times every kernel on a product of `w` (packed on the device) for 8, 16, 32, ... up to most_tokens, with a residual in the place of the
+ * output and without one, and puts the fastest of each into the table. In the simulator, which has no time, nothing is put. */
 zq_status zq_tune_matrix(struct zq_tuning *t, const struct zq_plugin *plugin, struct zq_queue *queue, const struct zq_matrix *w,
                          enum zq_device_format format, size_t most_tokens, zq_error *err);
 

@@ -195,7 +195,7 @@ static void bench_product(struct table *t, size_t i)
     work.p = (struct zq_product){.n_tokens = n_tokens, .q = floats ? NULL : q, .scale = floats ? NULL : scale, .x = x, .ld_x = w.n_cols,
                                  .out = out, .ld_out = w.n_rows};
     for (enum zq_device_kernel k = ZQ_KERNEL_BY_TABLE; k < ZQ_N_DEVICE_KERNELS; k++) {
-        if (k != ZQ_KERNEL_BY_TABLE && (n_tokens <= 4 || !t->plugin->serves(t->queue, k, &w, shapes[i].format))) continue;
+        if (k != ZQ_KERNEL_BY_TABLE && (n_tokens <= 4 || !t->plugin->serves(t->queue, k, &w, shapes[i].format, false))) continue;
         t->plugin->prefer(t->queue, k);
         const double ops = 2.0 * (double)n_tokens * (double)w.n_rows * (double)w.n_cols;
         print_product(t, i, kernels[k], n_tokens, n_bytes, ops, median(t, run_product, &work));

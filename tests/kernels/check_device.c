@@ -290,7 +290,7 @@ static void device_wgmma(struct device *d)
         {.n_rows = 20, .n_cols = 100, .n_tokens = 5, .k_group = 100},
     };
     const struct zq_matrix any = {.n_rows = 1, .n_cols = 1, .dtype = ZQ_I8};
-    if (!d->plugin->serves(d->queue, ZQ_KERNEL_HOPPER, &any, ZQ_DEVICE_W8A8)) {
+    if (!d->plugin->serves(d->queue, ZQ_KERNEL_HOPPER, &any, ZQ_DEVICE_W8A8, true)) {
         if (d->c.at_end) printf("wgmma: skipped: this GPU is not of compute capability 9.0, or its driver is too old\n");
         return;
     }

@@ -23,8 +23,9 @@ static void a_table_is_read_as_written(void **state)
     char path[4096], *text = NULL;
     snprintf(path, sizeof path, "%s", scratch_path("table.txt"));
     struct zq_tuning t = {0}, back;
-    const struct zq_tuned items[] = {{ZQ_DEVICE_W8A8, 3072, 768, 0, 128, ZQ_KERNEL_WIDE}, {ZQ_DEVICE_W4A8, 64, 256, 128, 8, ZQ_KERNEL_HOPPER},
-                                     {ZQ_DEVICE_W8A8, 3072, 768, 0, 256, ZQ_KERNEL_CUTLASS}};
+    const struct zq_tuned items[] = {{ZQ_DEVICE_W8A8, 3072, 768, 0, 128, false, ZQ_KERNEL_WIDE},
+                                     {ZQ_DEVICE_W4A8, 64, 256, 128, 8, true, ZQ_KERNEL_HOPPER},
+                                     {ZQ_DEVICE_W8A8, 3072, 768, 0, 256, false, ZQ_KERNEL_CUTLASS}};
     for (size_t i = 0; i < 3; i++) assert_int_equal(zq_tuning_put(&t, items[i], &error_text), ZQ_OK);
     struct zq_tuned again = items[0];
     again.kernel = ZQ_KERNEL_SMALL;
@@ -32,9 +33,9 @@ static void a_table_is_read_as_written(void **state)
     assert_int_equal(t.n, 3);
     assert_int_equal(zq_tuning_write(&t, path, &error_text), ZQ_OK);
     assert_int_equal(zq_file_read(&text, NULL, path, 1 << 20, &error_text), ZQ_OK);
-    assert_string_equal(text, "zeroquant tuning 1\nw8a8 rows 3072 columns 768 group 0 tokens 128 kernel small\n"
-                              "w4a8 rows 64 columns 256 group 128 tokens 8 kernel hopper\n"
-                              "w8a8 rows 3072 columns 768 group 0 tokens 256 kernel cutlass\n");
+    assert_string_equal(text, "zeroquant tuning 2\nw8a8 rows 3072 columns 768 group 0 tokens 128 residual no kernel small\n"
+                              "w4a8 rows 64 columns 256 group 128 tokens 8 residual yes kernel hopper\n"
+                              "w8a8 rows 3072 columns 768 group 0 tokens 256 residual no kernel cutlass\n");
     assert_int_equal(zq_tuning_parse(&back, text, path, &error_text), ZQ_OK);
     assert_int_equal(back.n, 3);
     assert_memory_equal(back.items, t.items, 3 * sizeof *t.items);
@@ -46,12 +47,13 @@ static void a_table_is_read_as_written(void **state)
 static void damaged_tables_are_refused_whole(void **state)
 {
     (void)state;
-    static const char good[] = "w8a8 rows 3072 columns 768 group 0 tokens 128 kernel wide\n";
-    static const char *const bad[] = {"", "zeroquant tuning 2\n", "zeroquant tuning 1",
-                                      "zeroquant tuning 1\n%sw8a8 rows 3072 columns 768 group 0 tok",
-                                      "zeroquant tuning 1\n%sw8a8 rows 0 columns 768 group 0 tokens 8 kernel wide\n", "zeroquant tuning 1\n%s\n",
-                                      "zeroquant tuning 1\n%sw8a8 rows 3072 columns 768 group 0 tokens 128 kernel wide and more\n",
-                                      "zeroquant tuning 1\n%sw8a8 rows 99999999999 columns 768 group 0 tokens 128 kernel wide\n"};
+    static const char good[] = "w8a8 rows 3072 columns 768 group 0 tokens 128 residual no kernel wide\n";
+    static const char *const bad[] = {"", "zeroquant tuning 1\n", "zeroquant tuning 2",
+                                      "zeroquant tuning 2\n%sw8a8 rows 3072 columns 768 group 0 tok",
+                                      "zeroquant tuning 2\n%sw8a8 rows 0 columns 768 group 0 tokens 8 residual no kernel wide\n",
+                                      "zeroquant tuning 2\n%s\n",
+                                      "zeroquant tuning 2\n%sw8a8 rows 3072 columns 768 group 0 tokens 128 residual no kernel wide and more\n",
+                                      "zeroquant tuning 2\n%sw8a8 rows 99999999999 columns 768 group 0 tokens 128 residual no kernel wide\n"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         char text[400];
         struct zq_tuning t;
@@ -67,8 +69,9 @@ static void what_another_version_knows_is_passed_over(void **state)
 {
     (void)state;
     struct zq_tuning t;
-    static const char text[] = "zeroquant tuning 1\nw8a8 rows 8 columns 8 group 0 tokens 8 kernel wgmma\n"
-                               "w2a8 rows 8 columns 8 group 0 tokens 8 kernel wide\nw4a8 rows 8 columns 8 group 0 tokens 8 kernel wide\n";
+    static const char text[] = "zeroquant tuning 2\nw8a8 rows 8 columns 8 group 0 tokens 8 residual no kernel wgmma\n"
+                               "w2a8 rows 8 columns 8 group 0 tokens 8 residual no kernel wide\n"
+                               "w4a8 rows 8 columns 8 group 0 tokens 8 residual no kernel wide\n";
     assert_int_equal(zq_tuning_parse(&t, text, "x", &error_text), ZQ_OK);
     assert_int_equal(t.n, 1);
     assert_int_equal(t.items[0].format, ZQ_DEVICE_W4A8);
@@ -83,7 +86,7 @@ static void the_cache_folder_is_the_users(void **state)
     char *path = zq_tuning_path("NVIDIA H200, compute capability 9.0", true);
     snprintf(want, sizeof want, "%s/zeroquant/tuning-nvidia-h200.txt", scratch_dir);
     assert_string_equal(path, want);
-    assert_int_equal(zq_file_write(path, "zeroquant tuning 1\n", 19, &error_text), ZQ_OK); /* its folder was made */
+    assert_int_equal(zq_file_write(path, "zeroquant tuning 2\n", 19, &error_text), ZQ_OK); /* its folder was made */
     zq_free(path);
     setenv("XDG_CACHE_HOME", "not/absolute", 1);
     setenv("HOME", "/home/someone", 1);
@@ -98,16 +101,18 @@ static void the_cache_folder_is_the_users(void **state)
 
 static enum zq_device_kernel preferred;
 static double clock_ms;
-static bool serves(struct zq_queue *q, enum zq_device_kernel k, const struct zq_matrix *w, enum zq_device_format format)
+static bool serves(struct zq_queue *q, enum zq_device_kernel k, const struct zq_matrix *w, enum zq_device_format format, bool residual)
 {
     (void)q, (void)w;
-    return k != ZQ_KERNEL_HOPPER && (k != ZQ_KERNEL_CUTLASS || format == ZQ_DEVICE_W8A8);
+    return k != ZQ_KERNEL_HOPPER && ((k != ZQ_KERNEL_CUTLASS && k != ZQ_KERNEL_VENDOR) || (format == ZQ_DEVICE_W8A8 && !residual));
 }
 static void note_prefer(struct zq_queue *q, enum zq_device_kernel k) { (void)q, preferred = k; }
 static void run_product(struct zq_queue *q, const struct zq_product *p, enum zq_device_format format)
 {
     (void)q, (void)format;
     assert_int_not_equal(preferred, ZQ_KERNEL_HOPPER);
+    if (preferred == ZQ_KERNEL_CUTLASS || preferred == ZQ_KERNEL_VENDOR) assert_null(p->residual);
+    if (p->residual) assert_ptr_equal(p->residual, p->out);
     clock_ms += preferred == ZQ_KERNEL_SMALL ? 0.1 * (double)p->n_tokens : preferred == ZQ_KERNEL_WIDE ? 3 : 1.5 + 0.01 * (double)p->n_tokens;
 }
 static void start_clock(struct zq_queue *q) { (void)q, clock_ms = 0; }
@@ -123,15 +128,17 @@ static void the_fastest_kernel_wins(void **state)
     const struct zq_matrix w = {.n_rows = 32, .n_cols = 48, .dtype = ZQ_I8};
     struct zq_tuning t = {0};
     assert_int_equal(zq_tune_matrix(&t, &plugin, NULL, &w, ZQ_DEVICE_W8A8, 256, &error_text), ZQ_OK);
-    assert_int_equal(t.n, 6);
+    assert_int_equal(t.n, 12);
     for (size_t i = 0; i < t.n; i++) {
         const uint32_t n = t.items[i].n_tokens;
-        assert_int_equal(n, 8u << i);
-        assert_int_equal(t.items[i].kernel, n <= 16 ? ZQ_KERNEL_SMALL : n <= 128 ? ZQ_KERNEL_CUTLASS : ZQ_KERNEL_WIDE);
+        assert_int_equal(n, 8u << i / 2);
+        assert_int_equal(t.items[i].residual, i % 2);
+        if (i % 2) assert_int_equal(t.items[i].kernel, n <= 16 ? ZQ_KERNEL_SMALL : ZQ_KERNEL_WIDE);
+        else assert_int_equal(t.items[i].kernel, n <= 16 ? ZQ_KERNEL_SMALL : n <= 128 ? ZQ_KERNEL_CUTLASS : ZQ_KERNEL_WIDE);
     }
     assert_int_equal(preferred, ZQ_KERNEL_BY_TABLE);
     assert_int_equal(zq_tune_matrix(&t, &plugin, NULL, &w, ZQ_DEVICE_W4A8, 8, &error_text), ZQ_OK); /* which CUTLASS does not serve */
-    assert_int_equal(t.items[6].kernel, ZQ_KERNEL_SMALL);
+    assert_int_equal(t.items[12].kernel, ZQ_KERNEL_SMALL);
     zq_tuning_free(&t);
     plugin.simulated = true;
     assert_int_equal(zq_tune_matrix(&t, &plugin, NULL, &w, ZQ_DEVICE_W8A8, 256, &error_text), ZQ_OK);
