@@ -45,7 +45,7 @@ if [ -d "$bundle/lib" ]; then export LD_LIBRARY_PATH=$bundle/lib${LD_LIBRARY_PAT
 zq=$bundle/zq
 case $device in
     cuda-host) zqcheck=("$bundle/zqcheck" --cuda-host --plugin "$bundle/libzq_cuda_host.so") ;;
-    *) zqcheck=("$bundle/zqcheck" --cuda --plugin "$bundle/libzq_cuda.so") ;;
+    *) zqcheck=("$bundle/zqcheck" "--$device" --plugin "$bundle/libzq_cuda.so") ;;
 esac
 
 # one sentence and its exit code where there is no GPU

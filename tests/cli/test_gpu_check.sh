@@ -16,6 +16,10 @@ if sanitized; then
     skip "the rest" "the simulator is slow here"
     finish
 fi
+run "$build/zqcheck" --cuda:7 --plugin "$build/libzq_cuda_host.so"
+expect "zqcheck --cuda:7 asks for the eighth device" grep -q 'one simulated device, number 0' "$stderr"
+run "$build/zqcheck" --cuda:x
+expect "zqcheck --cuda:x is no option" [ "$rc" = 2 ]
 run tools/gpu-check.sh --device cuda-host --bundle "$build" --results "$tmp/r.md" kernels
 expect_code "the stage kernels" 0
 run tools/gpu-check.sh --device cuda-host --bundle "$build" --results "$tmp/r.md" lkd

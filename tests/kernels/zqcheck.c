@@ -3,7 +3,7 @@
  *
  *     zqcheck [--list] [--bench] [--seed N] [filter]
  *     zqcheck --cuda-host [--list] [--bench] [--plugin FILE] [--seed N] [filter]    the GPU's kernels in the simulator
- *     zqcheck --cuda [--list] [--bench] [--plugin FILE] [--seed N] [filter]         on a GPU
+ *     zqcheck --cuda[:N] [--list] [--bench] [--plugin FILE] [--seed N] [filter]     on a GPU, number N (default 0)
  *
  * filter: part of a slot's or level's name. A crash inside a check counts as a failure of that kernel, and the run goes on. A slot
  * of the table that no check covers fails the run, so nobody can forget one. */
@@ -193,6 +193,7 @@ struct options {
     uint64_t seed;
     const char *filter;
     const char *plugin; /* of a device: that is checked instead */
+    int index;          /* of several of its kind */
 };
 
 static bool is_wanted(const struct options *o, const struct slot *slot, const char *level)
@@ -216,6 +217,14 @@ static bool check_slot(const struct slot *slot, const struct zq_kernels *k, cons
     return ok;
 }
 
+/* "--cuda" or "--cuda:N" */
+static bool is_gpu(const char *word, int *index)
+{
+    int n = 0;
+    if (strncmp(word, "--cuda", 6)) return false;
+    return !word[6] || (word[7] >= '0' && word[7] <= '9' && sscanf(word + 6, ":%9d%n", index, &n) == 1 && !word[6 + n]);
+}
+
 static int parse(struct options *o, int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {
@@ -223,7 +232,7 @@ static int parse(struct options *o, int argc, char **argv)
         else if (!strcmp(argv[i], "--bench")) o->bench = true;
         else if (!strcmp(argv[i], "--seed") && i + 1 < argc) o->seed = strtoull(argv[++i], NULL, 0);
         else if (!strcmp(argv[i], "--cuda-host") && !o->plugin) o->plugin = host_plugin;
-        else if (!strcmp(argv[i], "--cuda") && !o->plugin) o->plugin = gpu_plugin;
+        else if (is_gpu(argv[i], &o->index) && !o->plugin) o->plugin = gpu_plugin;
         else if (!strcmp(argv[i], "--plugin") && i + 1 < argc) o->plugin = argv[++i];
         else if (argv[i][0] != '-' && !o->filter) o->filter = argv[i];
         else return -1;
@@ -287,10 +296,10 @@ int main(int argc, char **argv)
 {
     struct options o = {.seed = (uint64_t)time(NULL)};
     if (parse(&o, argc, argv)) {
-        fprintf(stderr, "usage: zqcheck [--list] [--bench] [--seed N] [--cuda-host | --cuda] [--plugin FILE] [filter]\n");
+        fprintf(stderr, "usage: zqcheck [--list] [--bench] [--seed N] [--cuda-host | --cuda[:N]] [--plugin FILE] [filter]\n");
         return 2;
     }
-    if (o.plugin) return check_device(o.plugin, 0, o.seed, o.filter, o.list ? ERRAND_DESCRIBE : o.bench ? ERRAND_BENCH : ERRAND_CHECK);
+    if (o.plugin) return check_device(o.plugin, o.index, o.seed, o.filter, o.list ? ERRAND_DESCRIBE : o.bench ? ERRAND_BENCH : ERRAND_CHECK);
     unsigned here;
     zq_error err;
     if (zq_levels_detect(&here, &err)) {
