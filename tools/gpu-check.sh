@@ -11,18 +11,21 @@
 #   MODEL     model directories, all together at most 50 MiB; default: models/novels
 #   --bundle PATH     programs: an archive made by tools/gpu-bundle.sh, or a folder; default: build/gpu-bundle.tar.gz if it is there, else build
 #   --device D        cuda (default), cuda:N; cuda-host goes through the motions on the simulator, with a fraction of the work
+#   --no-sanitizer    kernels without compute-sanitizer, which takes two thirds of that stage
 #   --results FILE    default docs/gpu-results.md; a stage replaces its own section and keeps the others
 #
-# Needs bash, coreutils, awk, tar and the driver; no compiler, no other library. Each stage ends within nine minutes.
+# Needs bash, coreutils, awk, tar and the driver; no compiler, no other library. Each stage ends within nine minutes. cuBLASLt is looked for where
+# LD_LIBRARY_PATH and the system say, then in the toolkit: CUDA_HOME, CUDA_PATH, that of nvcc in PATH, /usr/local/cuda*.
 # Exit codes: 0 all is right; 1 something is wrong; 5 there is no GPU (or no plug-in); 2, 3 options, files.
 set -u
 cd "$(dirname "$0")/.." || exit 3
-device=cuda results=docs/gpu-results.md bundle='' stage='' models=()
+device=cuda results=docs/gpu-results.md bundle='' stage='' models=() sanitizer=yes
 while [ $# -gt 0 ]; do
     case $1 in
         --bundle) bundle=$2; shift ;;
         --device) device=$2; shift ;;
         --results) results=$2; shift ;;
+        --no-sanitizer) sanitizer='' ;;
         kernels | models | bench | lkd | all) [ -z "$stage" ] && stage=$1 || models+=("$1") ;;
         -*) echo "$0: unknown option $1" >&2; exit 2 ;;
         *) models+=("$1") ;;
@@ -42,6 +45,18 @@ if [ -f "$bundle" ]; then
 fi
 [ -x "$bundle/zq" ] || { echo "$0: $bundle holds no programs" >&2; exit 3; }
 if [ -d "$bundle/lib" ]; then export LD_LIBRARY_PATH=$bundle/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}; fi
+# toolkit_libraries: the first folder of a toolkit that has cuBLASLt
+toolkit_libraries() {
+    local home folder nvcc
+    nvcc=$(command -v nvcc)
+    for home in "${CUDA_HOME-}" "${CUDA_PATH-}" "${nvcc%/bin/nvcc}" /usr/local/cuda /usr/local/cuda-*; do
+        [ -n "$home" ] && for folder in "$home"/lib64 "$home"/targets/*/lib; do
+            if compgen -G "$folder/libcublasLt.so*" > /dev/null; then echo "$folder"; return; fi
+        done
+    done
+}
+folder=$(toolkit_libraries)
+if [ -n "$folder" ]; then export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$folder; fi
 zq=$bundle/zq
 case $device in
     cuda-host) zqcheck=("$bundle/zqcheck" --cuda-host --plugin "$bundle/libzq_cuda_host.so") ;;
@@ -77,6 +92,10 @@ stage_kernels() {
     echo "| what | result | time | |"
     echo "|---|---|---|---|"
     for seed in "${seeds[@]}"; do try "operators against plain C, seed $seed" "${zqcheck[@]}" --seed "$seed"; done
+    if [ -z "$sanitizer" ]; then
+        echo "| compute-sanitizer | skipped, as asked | | |"
+        return
+    fi
     if [ "$device" = cuda-host ] || ! command -v compute-sanitizer > /dev/null; then
         echo "| compute-sanitizer | skipped: it is not here | | |"
         return

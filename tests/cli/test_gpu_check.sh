@@ -24,7 +24,8 @@ run tools/gpu-check.sh --device cuda-host --bundle "$build" --results "$tmp/r.md
 expect_code "the stage kernels" 0
 run tools/gpu-check.sh --device cuda-host --bundle "$build" --results "$tmp/r.md" lkd
 expect_code "the stage lkd" 0
-run tools/gpu-check.sh --device cuda-host --bundle "$build" --results "$tmp/r.md" kernels
+run tools/gpu-check.sh --no-sanitizer --device cuda-host --bundle "$build" --results "$tmp/r.md" kernels
+expect "without compute-sanitizer a row says so" grep -q '| compute-sanitizer | skipped, as asked |' "$stdout"
 expect "a section per stage, written once" [ "$(grep -c '^## ' "$tmp/r.md")" = 2 ]
 expect "the other section is kept" grep -q 'LKD (full) of models/novels to w4a8, on the processor | right' "$tmp/r.md"
 expect "blocks solved and trained on the device are held against the processor's" [ "$(grep -c 'against the processor | right .* 0 worse' "$tmp/r.md")" = 2 ]
