@@ -122,11 +122,19 @@ static void report(const struct bench *b, const char *what, const char *unit, do
     b->options.row(b->options.user, &row);
 }
 
+/* The least that it could be is what a step reads. */
 static void report_memory(const struct bench *b)
 {
     struct rusage usage;
+    zq_session_memory kept;
     zq_bench_row row = empty_row(b, "memory", "MB");
     row.median = row.best = getrusage(RUSAGE_SELF, &usage) ? NAN : 1e-6 * 1024 * (double)usage.ru_maxrss;
+    if (!b->session->ops.plugin) {
+        zq_session_memory_get(b->session, &kept);
+        row.limit = 1e-6 * (zq_model_bytes(b->model) + (double)kept.kv_bytes);
+        row.share = row.limit / row.median;
+        row.bound = "weights, kv";
+    }
     b->options.row(b->options.user, &row);
 }
 

@@ -30,6 +30,9 @@ if sanitized; then
 else
     run "$zq" bench --shape minilm --prompt 8 --seconds 0.01 --json
     expect "memory is the model's: 11 MB of codes, 12 million embeddings in 16 bits" at_least 110 "$(value memory best)"
+    run "$zq" bench --shape gpt-350m --scheme w8a8 --embeddings int8 --prompt 128 --decode 8 --seconds 0.01 --json
+    expect "353 MB of weights, 29 MB of keys and values" near "$(value memory limit)" 382 4
+    expect "and no more than 64 MB beside" at_least "$(awk -v l="$(value memory limit)" 'BEGIN { print l + 64 }')" "$(value memory median)"
 fi
 if ! sanitized; then
     ZQ_ISA=c run "$zq" bench $model --prompt 8 --decode 1 --seconds 0.01 --json
