@@ -33,6 +33,7 @@ class Competitor(NamedTuple):
     who: str
     commands: list
     kind: str  # "zq", "float" (ours, too), "peer" or "yardstick"
+    env: dict = {}  # beside ours
 
 
 def flags():
@@ -43,6 +44,26 @@ def flags():
 
 
 BF16 = bool(flags() & {"avx512_bf16", "amx_bf16", "bf16"})  # without them the peers' BF16 is far slower than their FP32
+
+
+def cap():
+    """What holds peers to our level, where that is below what they would use: (its name, environment), or None."""
+    names = {"avx2": ("AVX2", "avx2", "AVX2"), "avxvnni": ("AVX2_VNNI", "avx2", "AVX2"), "avx512vnni": ("AVX512_CORE_VNNI", "avx512", "AVX512"),
+             "avx512bf16": ("AVX512_CORE_BF16", "avx512", "AVX512")}
+    level = os.environ.get("ZQ_ISA") or ("avx2" if {"avx512f"} <= flags() and "avx512_vnni" not in flags() else None)
+    if level not in names:
+        return None
+    onednn, aten, ctranslate2 = names[level]
+    return onednn, {"ONEDNN_MAX_CPU_ISA": onednn, "ATEN_CPU_CAPABILITY": aten, "CT2_FORCE_CPU_ISA": ctranslate2}
+
+
+def capped(competitors):
+    """With a cap: besides, those peers that can be held to it. ONNX Runtime and llama.cpp cannot."""
+    if not cap():
+        return competitors
+    level, env = cap()
+    held = [c for c in competitors if c.who.startswith(("pytorch", "openvino", "ctranslate2")) and ("bf16" not in c.who or "BF16" in level)]
+    return competitors + [c._replace(who=f"{c.who}, at most {level}", env=env) for c in held]
 
 
 def zq(shape, scheme, math, *options, threads=THREADS):
@@ -148,7 +169,7 @@ def large(everything):
 
 def stages(everything):
     """{name: (rounds, competitors)}"""
-    return {
+    found = {
         "machine": (1, [Competitor("machine", [["build/zq", "bench", "--machine", "--threads", THREADS, "--seconds", "2", "--json"]], "zq")]),
         "bert": (ROUNDS, encoder("bert-base", "12", "768", "3072", "12", ["1x32", "1x128", "16x128", "1x384"])),
         "minilm": (ROUNDS, encoder("minilm", "6", "384", "1536", "12", ["1x128", "16x128"])),
@@ -162,6 +183,7 @@ def stages(everything):
         "first": (1, first()),
         "bert-large": (ROUNDS, encoder("bert-large", "24", "1024", "4096", "16", ["1x128", "8x128"] if everything else ["1x128"])),
     }
+    return {name: (rounds, capped(competitors)) for name, (rounds, competitors) in found.items()}
 
 
 def cpu_seconds():
@@ -171,12 +193,12 @@ def cpu_seconds():
     return (sum(ticks) - idle) / os.sysconf("SC_CLK_TCK"), idle / os.sysconf("SC_CLK_TCK")
 
 
-def run(command, log):
+def run(command, log, env):
     """(output, CPU seconds, peak resident bytes) of a command."""
     with open(log, "a") as errors:
         errors.write(" ".join(command) + "\n")
         errors.flush()
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, **env})
         timer = threading.Timer(TURN_S, process.kill)
         timer.start()
         output = process.stdout.read()
@@ -202,7 +224,7 @@ def take_turn(competitor, log):
     start, (busy, idle), own = time.monotonic(), cpu_seconds(), 0.0
     try:
         for command in competitor.commands:
-            output, used, peak = run(command, log)
+            output, used, peak = run(command, log, competitor.env)
             own += used
             for line in output.splitlines():
                 if line.startswith("{"):
@@ -266,7 +288,7 @@ def prepare(chosen):
 
 def start_over_if_stale(fresh):
     """What was measured counts only beside the same program and settings."""
-    settings = {"seconds": SECONDS, "threads": THREADS, "zq": os.stat("build/zq").st_mtime_ns}
+    settings = {"seconds": SECONDS, "threads": THREADS, "isa": os.environ.get("ZQ_ISA"), "zq": os.stat("build/zq").st_mtime_ns}
     path = os.path.join(ROWS, "settings")
     known = json.load(open(path)) if os.path.exists(path) else None
     if fresh or known != settings:

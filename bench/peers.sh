@@ -16,6 +16,8 @@
 #   ZQ_ROUNDS      how often everybody has a turn, default 3: the figure is the median of the rounds' medians
 #   ZQ_SECONDS     length of one measurement, default 1
 #   ZQ_THREADS     threads of everybody, default all cores
+#   ZQ_ISA         holds us to a level; peers that can be held to it (ONEDNN_MAX_CPU_ISA and the like) have a row of that besides. So they have where
+#                  our level is below theirs anyway. The section is one of its own
 #   ZQ_DOCS        where the page and its charts go, default docs
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -33,7 +33,8 @@ def processor():
     flags = set(text.split())
     level = next((name for flag, name in (("amx_int8", "AMX"), ("avx512_vnni", "AVX-512 VNNI"), ("avx_vnni", "AVX-VNNI"), ("avx2", "AVX2 only"))
                   if flag in flags), "no AVX2")
-    return f"{', '.join(names) or os.uname().machine}, {level}"
+    held = f", ZQ_ISA={os.environ['ZQ_ISA']}" if os.environ.get("ZQ_ISA") else ""
+    return f"{', '.join(names) or os.uname().machine}, {level}{held}"
 
 
 def share_of(rows):
