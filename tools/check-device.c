@@ -88,14 +88,26 @@ static size_t largest(const float *x, size_t n, float *gap, float *size)
     return best;
 }
 
+/* Squares of values, and of what others are off from them. */
+struct distance {
+    double off, all;
+};
+
+static void add_distance(struct distance *d, const float *a, const float *b, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        d->off += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        d->all += (double)a[i] * a[i];
+    }
+}
+
+static double relative_of(const struct distance *d) { return d->all > 0 ? sqrt(d->off / d->all) : sqrt(d->off); }
+
 static double relative(const float *a, const float *b, size_t n)
 {
-    double off = 0, all = 0;
-    for (size_t i = 0; i < n; i++) {
-        off += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
-        all += (double)a[i] * a[i];
-    }
-    return all > 0 ? sqrt(off / all) : sqrt(off);
+    struct distance d = {0};
+    add_distance(&d, a, b, n);
+    return relative_of(&d);
 }
 
 static zq_status step(struct run *r, const int32_t *ids, size_t n)
@@ -198,9 +210,11 @@ static int check_decoder(struct run run[2], const char *text, size_t n_bytes, co
     return !right;
 }
 
+/* With --math fast codes that round the other way move outputs about as far as quantizing itself did: 3 % in a small classifier. */
 static int check_encoder(struct run run[2], char *text, const zq_model_info *info)
 {
-    double off = 0;
+    const double bound = args.math == ZQ_MATH_FAST ? 1e-1 : 2e-2;
+    struct distance d = {0};
     size_t n_lines = 0;
     zq_status st = ZQ_OK;
     for (int i = 0; i < 2 && !st; i++) st = session(&run[i], 1, info->max_length);
@@ -214,15 +228,13 @@ static int check_encoder(struct run run[2], char *text, const zq_model_info *inf
             st = step(&run[i], ids.ids, ids.n);
             out[i] = info->n_outputs ? zq_session_logits(run[i].session, &n) : zq_session_hidden(run[i].session, info->n_layers, &n);
         }
-        if (!st) {
-            const double d = relative(out[0], out[1], n * (info->n_outputs ? info->n_outputs : info->width));
-            off = d > off || isnan(d) ? d : off;
-            n_lines++;
-        }
+        if (!st) add_distance(&d, out[0], out[1], n * (info->n_outputs ? info->n_outputs : info->width));
+        n_lines += !st;
         zq_ids_free(&ids);
     }
     if (st) return give_up(st);
-    const bool right = n_lines && off <= 2e-2;
+    const double off = relative_of(&d);
+    const bool right = n_lines && off <= bound;
     printf("| %s | %s | %s | outputs of %zu lines off by %.1e | | | |\n", args.model, maths[args.math], right ? "right" : "WRONG", n_lines, off);
     return !right;
 }

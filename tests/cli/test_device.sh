@@ -83,4 +83,9 @@ expect_code "sequences of a batch against each alone" 0
 run "$build/check-device" "$tmp/q" --device cuda-host --math fast --kv int8 --text "$shared/models/stories260k/test.txt" --limit 16 --count 2
 expect_code "the same on tensor cores, from INT8 caches" 0
 expect "and the row says so" grep -q '| fast, kv int8 | right |' "$stdout"
+if ! sanitized; then
+    "$zq" quantize "$shared/models/bert" -o "$tmp/q" --scheme w8a8 --force --quiet > /dev/null 2>&1
+    run "$build/check-device" "$tmp/q" --device cuda-host --math fast
+    expect "an encoder on tensor cores" grep -q '| fast | right | outputs of 8 lines' "$stdout"
+fi
 finish
