@@ -1,5 +1,6 @@
 /* Products with float inputs (w8a16, w4a16, float weights: mostly the LM head): a thread per output row, 8 tokens per block, each a
- * chain of fma over rising columns as kernels.h writes it. Neighbouring rows lie side by side, so a warp reads whole lines. */
+ * chain of fma over rising columns as kernels.h writes it. Neighbouring rows lie side by side, so a warp reads whole lines. Up to 4 tokens
+ * are the business of floatgemv.cuh. */
 #ifndef ZQ_CUDA_FLOATMUL_CUH
 #define ZQ_CUDA_FLOATMUL_CUH
 
@@ -24,6 +25,16 @@ template <int FORMAT> DEVICE float side_input(const product_args &a, size_t i)
 {
     if ((FORMAT == SIDE_F16 || FORMAT == SIDE_BF16) && a.h) return side_value<FORMAT>((const uint8_t *)a.h, i);
     return a.x[i];
+}
+
+/* What follows the sum of a row and token. sum: of products, or (scaled) of scaled groups. */
+template <int FORMAT> DEVICE void finish_side(const product_args &a, size_t token, uint32_t row, float sum, bool scaled)
+{
+    const size_t at = token * a.ld_out + row;
+    const float bias = a.bias ? a.bias[row] : 0.0f;
+    float y = FORMAT >= SIDE_I8 && !scaled ? fma_rn(sum, a.w_scale[row], bias) : add(sum, bias);
+    if (a.residual) y = add(y, a.residual[at]);
+    a.out[at] = y;
 }
 
 template <int FORMAT> KERNEL(SIDE_THREADS) float_product(const product_args a)
@@ -52,17 +63,10 @@ template <int FORMAT> KERNEL(SIDE_THREADS) float_product(const product_args a)
             sum[t] = 0;
         }
     }
-    const float bias = a.bias ? a.bias[row] : 0.0f;
     UNROLL
     for (int t = 0; t < SIDE_TOKENS; t++) {
         if ((uint32_t)t >= n_tokens) break;
-        float out;
-        if (FORMAT < SIDE_I8) out = add(sum[t], bias);
-        else if (!grouped) out = fma_rn(sum[t], a.w_scale[row], bias);
-        else out = add(y[t], bias);
-        const size_t at = (first + t) * a.ld_out + row;
-        if (a.residual) out = add(out, a.residual[at]);
-        a.out[at] = out;
+        finish_side<FORMAT>(a, first + t, row, FORMAT >= SIDE_I8 && grouped ? y[t] : sum[t], grouped);
     }
 }
 

@@ -67,6 +67,11 @@ DEVICE void copy_async(void *to, const void *from, unsigned n)
     const uint32_t at = (uint32_t)__cvta_generic_to_shared(to);
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(n) : "memory");
 }
+DEVICE void copy_async4(void *to, const void *from, unsigned n)
+{
+    const uint32_t at = (uint32_t)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(at), "l"(from), "r"(n) : "memory");
+}
 DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int LEFT> DEVICE void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory"); }
 
@@ -187,7 +192,8 @@ DEVICE int32_t shuffle_up(int32_t a, unsigned by)
 DEVICE float shuffle_xor(float a, unsigned mask) { return lane_value(a, thread_x() % 32 ^ mask); }
 DEVICE double shuffle_xor(double a, unsigned mask) { return lane_value(a, thread_x() % 32 ^ mask); }
 
-DEVICE void copy_async(void *to, const void *from, unsigned n) { sim_copy_async(to, from, n); }
+DEVICE void copy_async(void *to, const void *from, unsigned n) { sim_copy_async(to, from, n, 16); }
+DEVICE void copy_async4(void *to, const void *from, unsigned n) { sim_copy_async(to, from, n, 4); }
 DEVICE void copy_commit() { sim_copy_commit(); }
 template <int LEFT> DEVICE void copy_wait() { sim_copy_wait(LEFT); }
 

@@ -140,6 +140,10 @@ static const struct {
     {"GPT-NeoX-20B down, w4a8", ZQ_DEVICE_W4A8, 6144, 24576, 0, 1},
     {"GPT-NeoX-20B up, w4a8 k:128", ZQ_DEVICE_W4A8, 24576, 6144, 128, 1},
     {"GPT-NeoX-20B head, w8a16", ZQ_DEVICE_W8A16, 50432, 6144, 0, 1},
+    {"GPT-NeoX-20B head, w8a16", ZQ_DEVICE_W8A16, 50432, 6144, 0, 4},
+    {"GPT-NeoX-20B up, w8a16", ZQ_DEVICE_W8A16, 24576, 6144, 0, 1},
+    {"GPT-NeoX-20B o, w8a16", ZQ_DEVICE_W8A16, 6144, 6144, 0, 1},
+    {"GPT-NeoX-20B up, w4a16 k:128", ZQ_DEVICE_W4A16, 24576, 6144, 128, 1},
     {"GPT-NeoX-20B up, w8a8", ZQ_DEVICE_W8A8, 24576, 6144, 0, 4},
     {"GPT-NeoX-20B up, w8a8", ZQ_DEVICE_W8A8, 24576, 6144, 0, 16},
     {"GPT-NeoX-20B up, w8a8", ZQ_DEVICE_W8A8, 24576, 6144, 0, 128},
@@ -154,7 +158,8 @@ static const struct {
 static size_t bytes_of(const struct zq_matrix *w, enum zq_device_format format, size_t *codes)
 {
     const size_t scales = zq_layout_groups(w) * w->n_rows * sizeof(float);
-    *codes = format == ZQ_DEVICE_W8A16 ? w->n_cols * zq_layout_width(w) : zq_layout_codes(w, format == ZQ_DEVICE_W4A8 ? 4 : 8);
+    if (format >= ZQ_DEVICE_W8A16) *codes = w->n_cols * zq_layout_width(w) / (format == ZQ_DEVICE_W4A16 ? 2 : 1);
+    else *codes = zq_layout_codes(w, format == ZQ_DEVICE_W4A8 ? 4 : 8);
     return *codes + scales + 64;
 }
 
@@ -191,7 +196,7 @@ static void bench_product(struct table *t, size_t i)
     }
     void *q = device_random(t, n_tokens * w.n_cols, 0), *x = device_random(t, n_tokens * w.n_cols * sizeof(float), 1);
     void *scale = device_random(t, n_tokens * sizeof(float), 0.01f), *out = device_memory(t, n_tokens * w.n_rows * sizeof(float));
-    const bool floats = shapes[i].format == ZQ_DEVICE_W8A16;
+    const bool floats = shapes[i].format >= ZQ_DEVICE_W8A16;
     work.p = (struct zq_product){.n_tokens = n_tokens, .q = floats ? NULL : q, .scale = floats ? NULL : scale, .x = x, .ld_x = w.n_cols,
                                  .out = out, .ld_out = w.n_rows};
     for (enum zq_device_kernel k = ZQ_KERNEL_BY_TABLE; k < ZQ_N_DEVICE_KERNELS; k++) {

@@ -316,6 +316,25 @@ static void device_float_input(struct device *d)
     }
 }
 
+/* Products of few tokens by themselves: more columns than its stages hold; groups that end within a stage, at its end and behind it, and such as
+ * it leaves to the other kernel. */
+static void device_float_gemv(struct device *d)
+{
+    static const struct product_case cases[] = {
+        {.n_rows = 65, .n_cols = 700, .n_tokens = 1}, {.n_rows = 130, .n_cols = 257, .n_tokens = 3},
+        {.n_rows = 64, .n_cols = 320, .n_tokens = 4}, {.n_rows = 31, .n_cols = 384, .n_tokens = 2, .k_group = 128},
+        {.n_rows = 70, .n_cols = 384, .n_tokens = 1, .k_group = 12}, {.n_rows = 5, .n_cols = 300, .n_tokens = 4, .k_group = 100},
+        {.n_rows = 66, .n_cols = 450, .n_tokens = 1, .k_group = 75},
+    };
+    static const enum zq_dtype dtypes[] = {ZQ_F32, ZQ_F16, ZQ_BF16};
+    for (size_t i = 0; i < 5 * ZQ_LEN(cases) && !d->c.failed; i++) {
+        struct product_case s = cases[i / 5];
+        s.format = i % 5 < 2 ? (enum zq_device_format)(ZQ_DEVICE_W8A16 + i % 5) : ZQ_DEVICE_FLOAT;
+        s.dtype = i % 5 < 2 ? ZQ_I8 : dtypes[i % 5 - 2];
+        if (s.format != ZQ_DEVICE_FLOAT || !s.k_group) check_product(d, &s);
+    }
+}
+
 /* A witness that owes nothing to this code: the vendor's sums of a product that plain C would take long for, and the simulator for ever. */
 static void device_witness(struct device *d)
 {
@@ -359,8 +378,8 @@ static const struct {
     void (*run)(struct device *d);
 } operators[] = {
     {"norm", device_norm}, {"activate", device_activate}, {"gemm_w8_a8", device_w8a8}, {"gemm_w4_a8", device_w4a8},
-    {"wgmma", device_wgmma},
-    {"float_input", device_float_input}, {"witness", device_witness}, {"vendor", device_vendor}, {"attention", device_attention},
+    {"wgmma", device_wgmma}, {"float_input", device_float_input}, {"float_gemv", device_float_gemv},
+    {"witness", device_witness}, {"vendor", device_vendor}, {"attention", device_attention},
     {"prompt", device_prompt}, {"decode", device_decode}, {"embed", device_embed}, {"gather", device_gather},
     {"sample", device_sample}, {"graph", device_graph}, {"train_rows", device_train_rows}, {"train_codes", device_train_codes},
     {"train_softmax", device_train_softmax},

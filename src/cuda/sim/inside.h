@@ -19,7 +19,7 @@ enum state { READY, AT_BARRIER, IN_EXCHANGE, AT_TRANSACTIONS, AT_PRODUCTS, STOPP
 struct copy {
     void *to;
     const void *from;
-    unsigned n, group;
+    unsigned n, size, group;
 };
 
 /* A transaction barrier (mbarrier): a phase ends when all have arrived and all bytes have. */

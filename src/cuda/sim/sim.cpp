@@ -414,14 +414,14 @@ void sim_need_aligned(const void *p, size_t align)
     if ((uintptr_t)p % align) fail(device, "an address is not aligned");
 }
 
-void sim_copy_async(void *to, const void *from, unsigned n)
+void sim_copy_async(void *to, const void *from, unsigned n, unsigned size)
 {
     struct fiber *f = device->running;
-    sim_need_aligned(to, 16);
-    if (n) sim_need_aligned(from, 16);
-    if (f->n_copies == MAX_COPIES || n > 16) abort();
-    garbage(device, to, 16);
-    f->copies[f->n_copies++] = copy{to, from, n, f->group};
+    sim_need_aligned(to, size);
+    if (n) sim_need_aligned(from, size);
+    if (f->n_copies == MAX_COPIES || n > size) abort();
+    garbage(device, to, size);
+    f->copies[f->n_copies++] = copy{to, from, n, size, f->group};
 }
 
 void sim_copy_commit(void) { device->running->group++; }
@@ -436,7 +436,7 @@ void sim_copy_wait(unsigned n_left)
             f->copies[kept++] = *c;
             continue;
         }
-        memset(c->to, 0, 16);
+        memset(c->to, 0, c->size);
         if (c->n) memcpy(c->to, c->from, c->n);
     }
     f->n_copies = kept;

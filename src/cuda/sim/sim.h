@@ -46,8 +46,8 @@ void sim_hold_block(void);
 enum { SIM_HANDED = 48 };
 const uint8_t *sim_exchange(int operation, const void *mine, size_t n_bytes);
 
-/* cp.async: 16 bytes, of which the first n are read and the others are zero. */
-void sim_copy_async(void *to, const void *from, unsigned n);
+/* cp.async: `size` bytes (4 or 16), of which the first n are read and the others are zero. */
+void sim_copy_async(void *to, const void *from, unsigned n, unsigned size);
 void sim_copy_commit(void);
 void sim_copy_wait(unsigned n_left);
 
