@@ -239,8 +239,9 @@ const struct command cmd_bench = {
     .summary = "measures how fast a model runs on this machine",
     .usage = "MODEL | --shape NAME | --machine [--scheme S] [--group G] [--batch N,..] [--prompt N,..] [--decode N] [--ops] [--json]",
     .details = "Rows: encode (encoders), prompt, decode (at that context) and firstN (N new tokens, the prompt before them included); median and\n"
-               "best of repeated runs on random ids; last the peak of resident memory. The limit is what this machine, measured in the same run,\n"
-               "could do at best: integer products at their peak, or weights and caches at the bandwidth of the memory they lie in.",
+               "best of repeated runs on random ids; last the peak of resident memory, on a GPU what lies there, too. The limit is what this\n"
+               "machine, measured in the same run, could do at best: integer products at their peak, or weights and caches at the bandwidth of the\n"
+               "memory they lie in.",
     .example = "zq bench --shape gpt-350m --scheme w4a8 --prompt 512 --decode 32",
     .options = options,
     .operand = &args.model,

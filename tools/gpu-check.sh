@@ -12,7 +12,8 @@
 #   --bundle PATH     programs: an archive made by tools/gpu-bundle.sh, or a folder; default: build/gpu-bundle.tar.gz if it is there, else build
 #   --device D        cuda (default), cuda:N; cuda-host goes through the motions on the simulator, with a fraction of the work
 #   --no-sanitizer    kernels without compute-sanitizer, which takes two thirds of that stage
-#   --results FILE    default docs/gpu-results.md; a stage replaces its own section and keeps the others
+#   --results FILE    default docs/gpu-results.md; a stage replaces its own section and keeps the others; bench and lkd also replace
+#                     "The numbers to reach", which tools/gpu-numbers.awk computes from their sections
 #
 # Needs bash, coreutils, awk, tar and the driver; no compiler, no other library. Each stage ends within nine minutes. cuBLASLt is looked for where
 # LD_LIBRARY_PATH and the system say, then in the toolkit: CUDA_HOME, CUDA_PATH, that of nvcc in PATH, /usr/local/cuda*.
@@ -157,18 +158,16 @@ stage_bench() {
     try "operators" "${zqcheck[@]}" --bench > "$work/row"
     if grep -q right "$work/row"; then cat "$work/out"; else cat "$work/row"; fi
     echo
-    local run=() one shape scheme
+    local run=() batches=1,2,4,8,16,32,64,128 one shape scheme
     if [ "$device" = cuda-host ]; then
-        run=("minilm w8a8 --layers 1 --batch 2 --prompt 3" "gpt-350m w4a8 --layers 1 --batch 1 --prompt 2 --decode 3")
-        for i in "${!run[@]}"; do run[i]+=" --seconds 0.01"; done
+        run=("minilm w8a8 --layers 1 --batch 2 --prompt 3 --seconds 0.01") # a decoder's head alone would take half a minute
     else
         for shape in bert-base bert-large; do
-            run+=("$shape w8a8 --batch 1,2,4,8,16,32,64,128 --prompt 128 --unfused --tune --seconds 0.5" "$shape w4a8 --batch 1,128 --prompt 128")
+            run+=("$shape w8a8 --batch $batches --prompt 128 --unfused --tune --seconds 0.5" "$shape f16 --batch $batches --prompt 128 --seconds 0.5")
+            run+=("$shape w4a8 --batch 1,128 --prompt 128")
         done
-        for scheme in w8a8 w4/8a8; do
-            run+=("gpt-350m $scheme --batch 1,8 --prompt 128 --decode 50" "gpt-neox-20b $scheme --batch 1,8,32 --prompt 128 --decode 32")
-        done
-        run+=("gpt-350m f16 --batch 1,8 --prompt 128 --decode 50" "gpt-neox-20b f16 --batch 1,8,32 --prompt 128 --decode 32")
+        for scheme in w8a8 w4/8a8 f16; do run+=("gpt-350m $scheme --batch 1,8 --prompt 128 --decode 50"); done
+        for scheme in w8a8 w4/8a8 f16; do run+=("gpt-neox-20b $scheme --batch 1,8,32 --prompt 128 --decode 32"); done
         run+=("gpt-neox-20b w8a8 --batch 1 --prompt 128 --decode 8 --ops")
     fi
     echo "Whole models of random weights, by the wall clock of the processor. float (BF16) and f16: the same shape on cuBLASLt, fused as INT8 is, if this"
@@ -252,6 +251,18 @@ put_section() {
     { sed -e :a -e '/^\n*$/{$d;N;ba' -e '}' "$work/results"; echo; echo "## $name"; cat "$work/section"; } > "$results"
 }
 
+# The numbers to reach, from the sections of the results
+put_numbers() {
+    {
+        echo "Computed from the sections bench and lkd; a number without its rows there is unmeasured."
+        echo
+        awk -f tools/gpu-numbers.awk "$results"
+    } > "$work/section"
+    put_section "The numbers to reach"
+    echo "The numbers to reach:"
+    cat "$work/section"
+}
+
 run_stage() {
     deadline=$((SECONDS + 530))
     local began=$SECONDS before=$wrong
@@ -261,6 +272,7 @@ run_stage() {
     put_section "$1"
     echo "$1: $([ $wrong = 0 ] && echo right || echo WRONG), $((SECONDS - began)) s"
     cat "$work/table"
+    case $1 in bench | lkd) put_numbers ;; esac
     [ $before = 0 ] || wrong=1
 }
 

@@ -122,6 +122,18 @@ static void report(const struct bench *b, const char *what, const char *unit, do
     b->options.row(b->options.user, &row);
 }
 
+/* What a device holds of model and session. */
+static void report_device_memory(const struct bench *b)
+{
+    char name[64];
+    zq_session_memory kept;
+    snprintf(name, sizeof name, "device.%zux%zu", b->options.batch, b->options.prompt);
+    zq_bench_row row = empty_row(b, name, "MB");
+    zq_session_memory_get(b->session, &kept);
+    row.median = row.best = 1e-6 * (zq_model_all_bytes(b->model) + (double)kept.bytes);
+    b->options.row(b->options.user, &row);
+}
+
 /* The least that it could be is what a step reads. */
 static void report_memory(const struct bench *b)
 {
@@ -154,6 +166,7 @@ static void report_rates(struct bench *b)
         if (o->decode) report(b, "decode", "tokens/s", batch, &b->step, &token);
         if (o->decode) report(b, first, "tokens/s", batch * (double)o->decode, &b->pass, &both);
     }
+    if (b->session->ops.plugin && !b->unfused) report_device_memory(b);
     report_memory(b);
 }
 

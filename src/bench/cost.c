@@ -56,6 +56,16 @@ double zq_model_bytes(const struct zq_model *m)
     return zq_cost_of_step(m, 1, 1, 0, 0).weight_bytes;
 }
 
+double zq_model_all_bytes(const struct zq_model *m)
+{
+    struct zq_cost sum = {0};
+    for (size_t i = 0; i < m->modules.n; i++) {
+        const struct zq_cost cost = zq_cost_of_map(&m->stored[i], 1, m->kernels.bf16);
+        zq_cost_add(&sum, &cost);
+    }
+    return sum.weight_bytes;
+}
+
 struct zq_limit zq_limit_of(const struct zq_cost *cost, const struct zq_machine *machine, unsigned levels, bool weights_in_cache)
 {
     static const struct zq_limit unknown = {NAN, ""};

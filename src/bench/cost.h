@@ -31,5 +31,7 @@ struct zq_limit zq_limit_of(const struct zq_cost *cost, const struct zq_machine 
 
 /* Bytes of all weights that a step reads: whether they fit a cache. */
 double zq_model_bytes(const struct zq_model *m);
+/* The same of all matrices, embeddings that are looked up among them: what a device has to hold, but for vectors. */
+double zq_model_all_bytes(const struct zq_model *m);
 
 #endif

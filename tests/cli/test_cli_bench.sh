@@ -114,6 +114,7 @@ if [ -e "$build/libzq_cuda_host.so" ] && ! sanitized; then
     "$zq" quantize $model -o "$tmp/q" --scheme w8a8 --quiet > /dev/null 2>&1
     run "$zq" bench "$tmp/q" --seconds 0.01 --prompt 2 --decode 1 --device cuda-host --json
     expect "on the simulated GPU: its name instead of a level, no limits" [ "$(value decode.1x2 level) $(value decode.1x2 limit)" = "cuda-host null" ]
+    expect "and what lies there: 7 MB of codes and the session" near "$(value device.1x2 median)" 7.2 0.3
     run "$zq" bench "$tmp/q" --seconds 0.01 --prompt 2 --decode 1 --device cuda-host --ops --json
     expect "operators are waited for there" at_least "$(value ops.decode.attention.1x2 median)" 0.001
 fi

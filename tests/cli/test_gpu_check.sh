@@ -26,10 +26,14 @@ run tools/gpu-check.sh --device cuda-host --bundle "$build" --results "$tmp/r.md
 expect_code "the stage lkd" 0
 run tools/gpu-check.sh --no-sanitizer --device cuda-host --bundle "$build" --results "$tmp/r.md" kernels
 expect "without compute-sanitizer a row says so" grep -q '| compute-sanitizer | skipped, as asked |' "$stdout"
-expect "a section per stage, written once" [ "$(grep -c '^## ' "$tmp/r.md")" = 2 ]
+expect "a section per stage, written once, and that of the numbers" [ "$(grep -c '^## ' "$tmp/r.md")" = 3 ]
 expect "the other section is kept" grep -q 'LKD (full) of models/novels to w4a8, on the processor | right' "$tmp/r.md"
 expect "blocks solved and trained on the device are held against the processor's" [ "$(grep -c 'against the processor | right .* 0 worse' "$tmp/r.md")" = 2 ]
 expect "two blocks are timed" [ "$(grep -c 'two blocks in .* extrapolated' "$tmp/r.md")" = 3 ]
+run tools/gpu-check.sh --device cuda-host --bundle "$build" --results "$tmp/r.md" bench
+expect_code "the stage bench" 0
+expect "a simulator has no time, so no number is measured" [ "$(grep -c '| unmeasured |' "$tmp/r.md")" = 14 ]
+expect "those numbers are a section, written once" [ "$(grep -c '^## The numbers to reach' "$tmp/r.md")" = 1 ]
 
 mkdir "$tmp/faulty"
 cp "$build/zq" "$build/zqcheck" "$build/check-device" "$tmp/faulty/"
