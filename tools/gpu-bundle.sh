@@ -16,6 +16,7 @@ done
 for plugin in libzq_cuda.so libzq_cuda_host.so; do
     if [ -e "$build/$plugin" ]; then cp "$build/$plugin" "$folder/"; else echo "note: without $plugin, which $build does not have" >&2; fi
 done
+find "$build" -maxdepth 1 -name 'tuning-*.txt' -exec cp -t "$folder" {} + # of cards that were measured
 # libc and the loader are the machine's own; so is the driver
 ldd "$folder"/zq "$folder"/zqcheck "$folder"/check-device "$folder"/make-checkpoint "$folder"/*.so | awk '$2 == "=>" { print $3 }' | sort -u |
     grep -vE '/(libc|libm|libdl|libpthread|librt|libcuda)\.so' | xargs -r cp -Lt "$folder/lib"

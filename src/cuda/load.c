@@ -45,9 +45,20 @@ static void *find_plugin(const char *file)
     return library ? library : dlopen(file, RTLD_NOW | RTLD_LOCAL);
 }
 
+/* The folder of an opened plug-in. */
+static void find_folder(char *path, size_t room, zq_plugin_fn *entry)
+{
+    Dl_info there = {0};
+    dladdr(*(void **)(void *)&entry, &there);
+    snprintf(path, room, "%s", there.dli_fname ? there.dli_fname : "");
+    char *slash = strrchr(path, '/');
+    if (slash) *slash = '\0';
+    else snprintf(path, room, ".");
+}
+
 static zq_status open_plugin(struct zq_device *d, const char *name, const char *file, zq_error *err)
 {
-    char why[256] = "";
+    char why[256] = "", folder[4096];
     zq_plugin_fn *entry = NULL;
     d->library = find_plugin(file);
     if (!d->library) return zq_fail(err, ZQ_EUNSUPPORTED, "device %s needs the plug-in %s, which cannot be opened", name, file);
@@ -56,7 +67,8 @@ static zq_status open_plugin(struct zq_device *d, const char *name, const char *
         return zq_fail(err, ZQ_EUNSUPPORTED, "device %s: %s is of another version of this library", name, file);
     d->plugin = entry();
     if (d->plugin->open(&d->queue, d->index, 0, why, sizeof why)) return zq_fail(err, ZQ_EUNSUPPORTED, "device %s: %s", name, why);
-    zq_tuning_load(&d->tuning, d->plugin, d->queue);
+    find_folder(folder, sizeof folder, entry);
+    zq_tuning_load(&d->tuning, d->plugin, d->queue, folder);
     return ZQ_OK;
 }
 

@@ -1,5 +1,5 @@
-/* Tuning tables: reading, writing, measuring. What a newcomer would get wrong: the table is a cache. Nothing fails because it is missing,
- * old, damaged or cannot be written; a model then runs by the rules of device.h. */
+/* Tuning tables: finding, reading, writing, measuring. What a newcomer would get wrong: no table has to be there. Nothing fails because one is
+ * missing, old or damaged; the next place is looked at, and at last a model runs by the rules of device.h. */
 #include "cuda/tune.h"
 
 #include "base/alloc.h"
@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+enum { TABLE_NAME = 256 };
 static const char first_line[] = "zeroquant tuning 2\n";
 static const char *const formats[] = {[ZQ_DEVICE_W8A8] = "w8a8", [ZQ_DEVICE_W4A8] = "w4a8"};
 static const char *const kernels[] = {[ZQ_KERNEL_SMALL] = "small", [ZQ_KERNEL_WIDE] = "wide", [ZQ_KERNEL_HOPPER] = "hopper",
@@ -100,11 +101,19 @@ zq_status zq_tuning_write(const struct zq_tuning *t, const char *path, zq_error 
     return st;
 }
 
+/* tuning-DEVICE.txt, the same name wherever tables lie. */
+static void table_name(char name[TABLE_NAME], const char *device)
+{
+    size_t n = (size_t)snprintf(name, TABLE_NAME, "tuning-");
+    for (const unsigned char *c = (const unsigned char *)device; *c && *c != ',' && n + 5 < TABLE_NAME; c++)
+        name[n++] = isalnum(*c) ? (char)tolower(*c) : '-';
+    memcpy(name + n, ".txt", 5);
+}
+
 char *zq_tuning_path(const char *device, bool make)
 {
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    char folder[2048], name[256];
-    size_t n = (size_t)snprintf(name, sizeof name, "tuning-");
+    char folder[2048], name[TABLE_NAME];
     if (cache && cache[0] == '/') snprintf(folder, sizeof folder, "%s", cache); /* relative ones are to be ignored, says the XDG specification */
     else if (home && home[0] == '/') snprintf(folder, sizeof folder, "%s/.cache", home);
     else return NULL;
@@ -113,22 +122,29 @@ char *zq_tuning_path(const char *device, bool make)
     if (used + sizeof "/zeroquant" > sizeof folder) return NULL;
     memcpy(folder + used, "/zeroquant", sizeof "/zeroquant");
     if (make) mkdir(folder, 0755);
-    for (const unsigned char *c = (const unsigned char *)device; *c && *c != ',' && n + 5 < sizeof name; c++)
-        name[n++] = isalnum(*c) ? (char)tolower(*c) : '-';
-    memcpy(name + n, ".txt", 5);
+    table_name(name, device);
     return zq_path_join(folder, name);
 }
 
-void zq_tuning_load(struct zq_tuning *t, const struct zq_plugin *plugin, struct zq_queue *queue)
+/* Whether a table was read; path: released here; or NULL. */
+static bool take_table(struct zq_tuning *t, char *path)
 {
     enum { MAX_BYTES = 1 << 20 };
-    char device[256], *text = NULL;
-    *t = (struct zq_tuning){0};
-    plugin->describe(queue, device, sizeof device);
-    char *path = zq_tuning_path(device, false);
-    if (path && zq_file_exists(path) && !zq_file_read(&text, NULL, path, MAX_BYTES, NULL)) zq_tuning_parse(t, text, path, NULL);
+    char *text = NULL;
+    const bool read = path && zq_file_exists(path) && !zq_file_read(&text, NULL, path, MAX_BYTES, NULL) && !zq_tuning_parse(t, text, path, NULL);
     zq_free(text);
     zq_free(path);
+    return read;
+}
+
+void zq_tuning_load(struct zq_tuning *t, const struct zq_plugin *plugin, struct zq_queue *queue, const char *folder)
+{
+    char device[256], name[TABLE_NAME];
+    *t = (struct zq_tuning){0};
+    plugin->describe(queue, device, sizeof device);
+    table_name(name, device);
+    if (take_table(t, zq_tuning_path(device, false)) || take_table(t, zq_path_join(folder, name))) return;
+    take_table(t, zq_format("%s/%s/%s", folder, ZQ_PLUGIN_TO_DATA, name));
 }
 
 /* Milliseconds of one product, the best of a few runs; 0 in the simulator. */

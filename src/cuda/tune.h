@@ -1,5 +1,5 @@
-/* Which kernel a product of many tokens takes on a device: a table of shapes, measured on the device itself and kept in the user's cache
- * folder, one file a device; for shapes that are not in it the rules of device.h. */
+/* Which kernel a product of many tokens takes on a device: a table of shapes, one file a device. The user's, measured on the device itself and kept
+ * in the cache folder, comes before one that is shipped (src/cuda/tuned); for shapes that are not in it the rules of device.h. */
 #ifndef ZQ_CUDA_TUNE_H
 #define ZQ_CUDA_TUNE_H
 
@@ -25,8 +25,9 @@ zq_status zq_tuning_write(const struct zq_tuning *t, const char *path, zq_error 
  * such place. device: as describe() says it; what is before its first comma counts. */
 char *zq_tuning_path(const char *device, bool make);
 
-/* The table of this device, empty if there is none or it cannot be read. */
-void zq_tuning_load(struct zq_tuning *t, const struct zq_plugin *plugin, struct zq_queue *queue);
+/* The table of this device: that of zq_tuning_path(), else one of the same name in `folder`, where the plug-in lies (a build tree, a bundle), else
+ * in share/zeroquant as seen from there (installed). What cannot be read is passed over; empty if nothing is left. */
+void zq_tuning_load(struct zq_tuning *t, const struct zq_plugin *plugin, struct zq_queue *queue, const char *folder);
 
 /* Times every kernel on a product of `w` (packed on the device) for 8, 16, 32, ... up to most_tokens, with a residual in the place of the
  * output and without one, and puts the fastest of each into the table. In the simulator, which has no time, nothing is put. */

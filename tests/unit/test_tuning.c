@@ -1,15 +1,15 @@
-/* Tuning tables: what is written is read; what is damaged or from another version is no harm; which kernel a product takes by them, and what is
- * measured, with a device that only keeps time. */
+/* Tuning tables: what is written is read; what is damaged or from another version is no harm; where they are looked for; and what is measured, with
+ * a device that only keeps time. */
 #include "base/alloc.h"
 #include "base/file.h"
-#include "cuda/tune.h"
-
+#include "cuda/load.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -101,6 +101,100 @@ static void the_cache_folder_is_the_users(void **state)
     assert_null(zq_tuning_path("x", false));
 }
 
+/* ---- where a table is looked for */
+
+static void describe(struct zq_queue *q, char *text, size_t n) { (void)q, snprintf(text, n, "A card, of no memory"); }
+
+/* Where a plug-in may lie, and where tables for `a card` do, as seen from the scratch directory. */
+enum place { THE_USERS, BESIDE, INSTALLED };
+static const char plugins[] = "a/b/lib"; /* deep enough for any ZQ_PLUGIN_TO_DATA */
+static const char *const places[] = {[THE_USERS] = "cache/zeroquant", [BESIDE] = "a/b/lib", [INSTALLED] = "a/b/lib/" ZQ_PLUGIN_TO_DATA};
+
+static void shell(const char *format, ...)
+{
+    char command[2000];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(command, sizeof command, format, args);
+    va_end(args);
+    if (system(command)) fail_msg("%s", command);
+}
+
+/* A table of one shape; kernel NULL: what is no table of this version. */
+static void put_table(enum place place, const char *device, const char *kernel)
+{
+    char path[180], text[200] = "zeroquant tuning 1\n";
+    shell("mkdir -p '%s'", scratch_path(places[place]));
+    snprintf(path, sizeof path, "%s/tuning-%s.txt", places[place], device);
+    if (kernel) snprintf(text, sizeof text, "zeroquant tuning 2\nw8a8 rows 8 columns 8 group 0 tokens 8 residual no kernel %s\n", kernel);
+    scratch_text(path, text);
+}
+
+static int kernel_found(void)
+{
+    const struct zq_plugin plugin = {.describe = describe};
+    struct zq_tuning t;
+    zq_tuning_load(&t, &plugin, NULL, scratch_path(plugins));
+    const int kernel = t.n ? (int)t.items[0].kernel : -1;
+    zq_tuning_free(&t);
+    return kernel;
+}
+
+static void the_users_table_comes_before_what_is_shipped(void **state)
+{
+    (void)state;
+    setenv("XDG_CACHE_HOME", scratch_path("cache"), 1);
+    assert_int_equal(kernel_found(), -1);
+    put_table(BESIDE, "another-card", "vendor");
+    put_table(INSTALLED, "a-card", "small");
+    assert_int_equal(kernel_found(), ZQ_KERNEL_SMALL);
+    put_table(BESIDE, "a-card", "wide");
+    assert_int_equal(kernel_found(), ZQ_KERNEL_WIDE);
+    put_table(THE_USERS, "a-card", "hopper");
+    assert_int_equal(kernel_found(), ZQ_KERNEL_HOPPER);
+    put_table(THE_USERS, "a-card", NULL);
+    assert_int_equal(kernel_found(), ZQ_KERNEL_WIDE);
+    put_table(BESIDE, "a-card", NULL);
+    assert_int_equal(kernel_found(), ZQ_KERNEL_SMALL);
+    put_table(INSTALLED, "a-card", NULL);
+    assert_int_equal(kernel_found(), -1);
+}
+
+/* This program, started as open_device(), from the folder of a plug-in. */
+static void a_device_has_the_table_that_lies_with_its_plugin(void **state)
+{
+    (void)state;
+    static const char device[] = "a-simulated-gpu-on-this-processor";
+    const char *build = getenv("LD_LIBRARY_PATH"), *folder = scratch_path(plugins);
+    char plugin[4096], self[4096] = "";
+    snprintf(plugin, sizeof plugin, "%s/libzq_cuda_host.so", build ? build : "");
+    if (!build || !zq_file_exists(plugin)) skip();
+    assert_true(readlink("/proc/self/exe", self, sizeof self - 1) > 0);
+    setenv("XDG_CACHE_HOME", scratch_path("cache"), 1);
+    shell("mkdir -p '%s' && cp '%s' '%s' '%s'", folder, plugin, self, folder);
+    shell("'%s/test_tuning' none", folder);
+    put_table(INSTALLED, device, "small");
+    shell("'%s/test_tuning' small", folder);
+    put_table(BESIDE, device, "wide");
+    shell("'%s/test_tuning' wide", folder);
+    put_table(THE_USERS, device, "vendor");
+    shell("'%s/test_tuning' vendor", folder);
+}
+
+/* Whether the table of a simulated device has one shape, for this kernel (none: is empty). The exit code. */
+static int open_device(const char *kernel)
+{
+    static const char *const names[] = {"none", "small", "wide", "hopper", "cutlass", "vendor"};
+    struct zq_device *d = NULL;
+    if (zq_device_open(&d, "cuda-host", &error_text)) {
+        fprintf(stderr, "%s\n", error_text.message);
+        return 1;
+    }
+    const bool right = d->tuning.n <= 1 && !strcmp(kernel, names[d->tuning.n ? d->tuning.items[0].kernel : 0]);
+    zq_device_close(d);
+    return right ? 0 : 1;
+}
+
 /* ---- a device that keeps time: products take what their kernel takes */
 
 static enum zq_device_kernel preferred;
@@ -149,13 +243,16 @@ static void the_fastest_kernel_wins(void **state)
     assert_int_equal(t.n, 0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc == 2) return open_device(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_table_is_read_as_written),
         cmocka_unit_test(damaged_tables_are_refused_whole),
         cmocka_unit_test(what_another_version_knows_is_passed_over),
         cmocka_unit_test(the_cache_folder_is_the_users),
+        cmocka_unit_test(the_users_table_comes_before_what_is_shipped),
+        cmocka_unit_test(a_device_has_the_table_that_lies_with_its_plugin),
         cmocka_unit_test(the_fastest_kernel_wins),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
