@@ -15,7 +15,8 @@
 #   --results FILE    default docs/gpu-results.md; a stage replaces its own section and keeps the others; bench and lkd also replace
 #                     "The numbers to reach", which tools/gpu-numbers.awk computes from their sections
 #
-# Needs bash, coreutils, awk, tar and the driver; no compiler, no other library. Each stage ends within nine minutes. cuBLASLt is looked for where
+# Needs bash, coreutils, awk, tar and the driver; no compiler, no other library. Where python3 (or ZQ_PYTHON) has torch and transformers and sees a
+# GPU, bench runs bench/gpu_torch.py, too. Each stage ends within nine minutes. cuBLASLt is looked for where
 # LD_LIBRARY_PATH and the system say, then in the toolkit: CUDA_HOME, CUDA_PATH, that of nvcc in PATH, /usr/local/cuda*.
 # Exit codes: 0 all is right; 1 something is wrong; 5 there is no GPU (or no plug-in); 2, 3 options, files.
 set -u
@@ -45,6 +46,7 @@ if [ -f "$bundle" ]; then
     bundle=$work/bundle
 fi
 [ -x "$bundle/zq" ] || { echo "$0: $bundle holds no programs" >&2; exit 3; }
+libraries=${LD_LIBRARY_PATH-} # as other programs are to have it
 if [ -d "$bundle/lib" ]; then export LD_LIBRARY_PATH=$bundle/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}; fi
 # toolkit_libraries: the first folder of a toolkit that has cuBLASLt
 toolkit_libraries() {
@@ -154,6 +156,20 @@ has_room() {
     [ "${card:-0}" -ge $(($1 * 954)) ] && awk -v gb="$1" '/^MemAvailable:/ { free = $2 } END { exit !(free >= gb * 976563) }' /proc/meminfo
 }
 
+# eager PyTorch beside ours, where python has it and it sees a GPU; ours does not depend on it
+python=${ZQ_PYTHON:-python3} has_torch='' sees_gpu='import torch, transformers; exit(not torch.cuda.is_available())'
+torch_rows() {
+    local shape=$1
+    shift
+    printf '\n```\nbench/gpu_torch.py --device %s --shape %s %s\n' "$device" "$shape" "$*"
+    if [ -z "$has_torch" ]; then echo "skipped: PyTorch was not at hand: $python with torch, transformers and a GPU (ZQ_PYTHON names another python)"
+    else
+        LD_LIBRARY_PATH=$libraries timeout $(($(left) < 60 ? $(left) : 60)) "$python" bench/gpu_torch.py --device "$device" --shape "$shape" "$@" 2>&1 ||
+            echo "FAILED or out of time"
+    fi
+    echo '```'
+}
+
 stage_bench() {
     try "operators" "${zqcheck[@]}" --bench > "$work/row"
     if grep -q right "$work/row"; then cat "$work/out"; else cat "$work/row"; fi
@@ -161,20 +177,28 @@ stage_bench() {
     local run=() batches=1,2,4,8,16,32,64,128 one shape scheme
     export XDG_CACHE_HOME=$work # the table of --tune, and nobody's own
     if [ "$device" = cuda-host ]; then
-        run=("minilm w8a8 --layers 1 --batch 2 --prompt 3 --seconds 0.01") # a decoder's head alone would take half a minute
+        # a decoder's head alone would take half a minute
+        run=("minilm w8a8 --layers 1 --batch 2 --prompt 3 --seconds 0.01" "bert-base eager --batch 1 --prompt 128")
     else
         for shape in bert-base bert-large; do
             run+=("$shape w8a8 --batch $batches --prompt 128 --unfused --tune --seconds 0.5" "$shape f16 --batch $batches --prompt 128 --seconds 0.5")
             run+=("$shape w4a8 --batch 1,128 --prompt 128")
         done
         for scheme in w8a8 w4/8a8 f16; do run+=("gpt-350m $scheme --batch 1,8 --prompt 128 --decode 50"); done
+        run+=("bert-base eager --batch $batches --prompt 128" "bert-large eager --batch $batches --prompt 128" "gpt-350m eager --batch 1,8 --prompt 128 --decode 50")
         for scheme in w8a8 w4/8a8 f16; do run+=("gpt-neox-20b $scheme --batch 1,8,32 --prompt 128 --decode 32"); done
         run+=("gpt-neox-20b w8a8 --batch 1 --prompt 128 --decode 8 --ops")
     fi
+    [ "$device" = cuda-host ] || ! LD_LIBRARY_PATH=$libraries timeout 60 "$python" -c "$sees_gpu" > /dev/null 2>&1 || has_torch=yes
     echo "Whole models of random weights, by the wall clock of the processor. float (BF16) and f16: the same shape on cuBLASLt, fused as INT8 is, if this"
     echo "card is \"with cuBLASLt\" above; unfused: INT8 with a launch of its own for every quantization and dequantization."
     for one in "${run[@]}"; do
         read -r shape scheme one <<< "$one"
+        if [ "$scheme" = eager ]; then
+            # shellcheck disable=SC2086 # a list of options
+            torch_rows "$shape" $one
+            continue
+        fi
         one="--math fast $one"
         [ "$scheme" = f16 ] || one="--embeddings int8 $one"
         printf '\n```\nzq bench --shape %s --scheme %s %s\n' "$shape" "$scheme" "$one"

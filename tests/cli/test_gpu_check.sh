@@ -33,6 +33,7 @@ expect "two blocks are timed" [ "$(grep -c 'two blocks in .* extrapolated' "$tmp
 run tools/gpu-check.sh --device cuda-host --bundle "$build" --results "$tmp/r.md" bench
 expect_code "the stage bench" 0
 expect "a simulator has no time, so no number is measured" [ "$(grep -c '| unmeasured |' "$tmp/r.md")" = 14 ]
+expect "no PyTorch: the row says so" grep -q 'skipped: PyTorch was not at hand' "$tmp/r.md"
 expect "those numbers are a section, written once" [ "$(grep -c '^## The numbers to reach' "$tmp/r.md")" = 1 ]
 
 mkdir "$tmp/faulty"
