@@ -143,7 +143,8 @@ struct zq_plugin {
     unsigned version;     /* ZQ_PLUGIN_VERSION */
     bool simulated;
 
-    /* Device `index`; 0 and *queue, or nonzero and a sentence in why [n_why]. seed: of the simulator's orders; 0: a fresh one. */
+    /* Device `index`; 0 and *queue, or nonzero and a sentence in why [n_why]. seed: of the simulator's orders; 0: the environment's
+     * ZQ_SIM_SEED, else a fresh one. */
     int (*open)(struct zq_queue **queue, int index, uint64_t seed, char *why, size_t n_why);
     void (*close)(struct zq_queue *queue); /* accepts NULL */
     uint64_t (*seed)(const struct zq_queue *queue);

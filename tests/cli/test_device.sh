@@ -1,6 +1,8 @@
 # --device: whole models on the simulated GPU give the bits of the processor, family by family, and everything that cannot run says so
 # in one sentence.
 . tests/cli/check.sh
+export ZQ_SIM_SEED=${ZQ_SIM_SEED:-$((RANDOM << 15 | RANDOM | 1))}
+echo "ZQ_SIM_SEED=$ZQ_SIM_SEED repeats this run"
 
 run "$zq" forward $model --ids 1,2 -o "$tmp/x" --device cuda:one
 expect_error "unknown device" 2 "cuda:one"
@@ -34,6 +36,19 @@ fi
 for family in bert llama; do same_bits $family w8a8 1,5,9,4; done
 same_bits llama w8a16 1,5,9
 same_bits bert w8a8/16 1,5,9,4
+
+# the same bytes whatever the order of threads: a prompt, then tokens one by one, the last of them replayed
+"$zq" quantize "$shared/models/stories260k" -o "$tmp/q" --scheme w4a8 --embeddings int8 --force --quiet > /dev/null 2>&1
+"$zq" forward "$tmp/q" --ids 1,5,9,4,7 --hidden -o "$tmp/here" --quiet
+"$zq" generate "$tmp/q" -p 'Once upon' -n 4 --quiet > "$tmp/here.txt" 2> /dev/null
+for seed in 1 2 3 4 5; do
+    run env ZQ_SIM_SEED=$seed "$zq" forward "$tmp/q" --ids 1,5,9,4,7 --hidden -o "$tmp/there" --device cuda-host
+    expect_same "seed $seed: the same bits" "$tmp/here" "$tmp/there"
+    run env ZQ_SIM_SEED=$seed "$zq" generate "$tmp/q" -p 'Once upon' -n 4 --quiet --device cuda-host
+    expect_same "seed $seed: the same text" "$tmp/here.txt" "$stdout"
+done
+run env ZQ_SIM_SEED=77 "$build/zqcheck" --cuda-host --seed 0 gather
+expect_line "the environment's seed is taken" out ', seed 77$'
 
 # sixteen ids for the sanitized program
 limit=256 window=128

@@ -9,8 +9,8 @@
  *     (wgmma) happen at a random time between their issue and the wait for them, as their descriptors say, and until then their registers
  *     hold garbage
  *   - lanes that meet in different warp operations, or a barrier that some thread never reaches, end the launch with an error
- * The seed of all randomness is printed by zqcheck and can be set. What it cannot see: the weak memory model, bank conflicts,
- * speed. */
+ * The seed of all randomness is printed by zqcheck and in every complaint, and can be set: zqcheck --seed, for whole models ZQ_SIM_SEED in
+ * the environment. What it cannot see: the weak memory model, bank conflicts, speed. */
 #ifndef ZQ_CUDA_SIM_H
 #define ZQ_CUDA_SIM_H
 
@@ -19,7 +19,7 @@
 
 struct sim_device;
 
-struct sim_device *sim_create(uint64_t seed);
+struct sim_device *sim_create(uint64_t seed); /* 0: ZQ_SIM_SEED, else a fresh one */
 void sim_destroy(struct sim_device *device);
 uint64_t sim_seed(const struct sim_device *device);
 /* NULL, or what went wrong in a launch since sim_create(). */
