@@ -2,11 +2,13 @@
  * read and write: weights as stored, activations in the forms that it takes and leaves. */
 #include "bench/profile.h"
 
+#include "quant/pack.h"
+
 static const char *const names[ZQ_PROFILE_LINES] = {
-    [ZQ_PROFILE_NORM] = "norm", [ZQ_PROFILE_ATTENTION] = "attention", [ZQ_PROFILE_ACTIVATE] = "activate", [ZQ_PROFILE_HEAD] = "head",
-    [ZQ_PROFILE_OTHER] = "other", [ZQ_PROFILE_MAPS + ZQ_QKV] = "qkv", [ZQ_PROFILE_MAPS + ZQ_Q] = "q", [ZQ_PROFILE_MAPS + ZQ_K] = "k",
-    [ZQ_PROFILE_MAPS + ZQ_V] = "v", [ZQ_PROFILE_MAPS + ZQ_O] = "o", [ZQ_PROFILE_MAPS + ZQ_GATE] = "gate", [ZQ_PROFILE_MAPS + ZQ_UP] = "up",
-    [ZQ_PROFILE_MAPS + ZQ_DOWN] = "down",
+    [ZQ_PROFILE_EMBED] = "embed", [ZQ_PROFILE_NORM] = "norm", [ZQ_PROFILE_ATTENTION] = "attention", [ZQ_PROFILE_ACTIVATE] = "activate",
+    [ZQ_PROFILE_HEAD] = "head", [ZQ_PROFILE_OTHER] = "other", [ZQ_PROFILE_MAPS + ZQ_QKV] = "qkv", [ZQ_PROFILE_MAPS + ZQ_Q] = "q",
+    [ZQ_PROFILE_MAPS + ZQ_K] = "k", [ZQ_PROFILE_MAPS + ZQ_V] = "v", [ZQ_PROFILE_MAPS + ZQ_O] = "o", [ZQ_PROFILE_MAPS + ZQ_GATE] = "gate",
+    [ZQ_PROFILE_MAPS + ZQ_UP] = "up", [ZQ_PROFILE_MAPS + ZQ_DOWN] = "down",
 };
 
 const char *zq_profile_name(int line)
@@ -36,6 +38,20 @@ static double row_bytes(const struct zq_event *e, size_t n, bool f, bool q)
     return (double)e->n_rows * ((f ? 4.0 : 0) * (double)n + (q ? (double)n + 4 : 0));
 }
 
+/* Bytes of one token in all tables. */
+static double looked_up(const struct zq_embed *e)
+{
+    const struct zq_lookup *const tables[] = {&e->tokens, &e->types, &e->positions};
+    double bytes = 0;
+    for (size_t i = 0; i < ZQ_LEN(tables); i++) {
+        const struct zq_lookup *t = tables[i];
+        if (!t->values) continue;
+        bytes += t->dtype == ZQ_I32 ? 4.0 * (double)zq_packed_words(e->n, t->bits) : (double)(e->n * zq_dtype_bytes(t->dtype));
+        if (t->scales) bytes += (double)((t->k_group ? e->n / t->k_group : 1) * zq_dtype_bytes(t->scale_dtype));
+    }
+    return bytes;
+}
+
 static struct zq_cost cost_of(const struct zq_session *s, const struct zq_event *e, int *line)
 {
     const struct zq_model *m = s->model;
@@ -44,6 +60,10 @@ static struct zq_cost cost_of(const struct zq_session *s, const struct zq_event 
     size_t module;
     *line = ZQ_PROFILE_OTHER;
     switch (e->op) {
+    case ZQ_OP_EMBED:
+        *line = ZQ_PROFILE_EMBED;
+        cost.other_bytes = (double)e->n_rows * looked_up(e->embed) + row_bytes(e, e->n, e->f, e->q);
+        break;
     case ZQ_OP_PRODUCT:
         if (find_map(m, e->map, &module, line)) cost = zq_cost_of_map(&m->stored[module], e->n_rows, m->kernels.bf16);
         cost.other_bytes = row_bytes(e, e->map->w.n_cols, e->map->spec.a_bits != 8, e->map->spec.a_bits == 8) + row_bytes(e, e->n, true, false) +

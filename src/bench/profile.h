@@ -6,8 +6,9 @@
 #include "bench/samples.h"
 #include "model/session.h"
 
-/* Norms, maps by role, attention, activation functions, the maps around the blocks, and what is no operator (embeddings, choosing rows). */
-enum { ZQ_PROFILE_NORM, ZQ_PROFILE_ATTENTION, ZQ_PROFILE_ACTIVATE, ZQ_PROFILE_HEAD, ZQ_PROFILE_OTHER, ZQ_PROFILE_MAPS,
+/* Embeddings, norms, maps by role, attention, activation functions, the maps around the blocks, and what is no operator (choosing rows; on a
+ * device embeddings). */
+enum { ZQ_PROFILE_EMBED, ZQ_PROFILE_NORM, ZQ_PROFILE_ATTENTION, ZQ_PROFILE_ACTIVATE, ZQ_PROFILE_HEAD, ZQ_PROFILE_OTHER, ZQ_PROFILE_MAPS,
        ZQ_PROFILE_LINES = ZQ_PROFILE_MAPS + ZQ_N_LINEARS };
 
 struct zq_profile_line {
@@ -28,7 +29,7 @@ void zq_profile_begin(struct zq_profile *p, struct zq_session *session);
 bool zq_profile_end(struct zq_profile *p, struct zq_session *session);
 void zq_profile_free(struct zq_profile *p); /* accepts zero */
 
-/* "norm", "qkv", "attention", "up", "activate", "head", "other", ... */
+/* "embed", "norm", "qkv", "attention", "up", "activate", "head", "other", ... */
 const char *zq_profile_name(int line);
 
 #endif

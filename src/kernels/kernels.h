@@ -70,6 +70,34 @@ struct zq_activate {
 /* y = act(x) (* times). ZQ_ACT_NONE with out.q is plain quantization of tokens. With q alone, y is computed twice: give f, too
  * (it may be x), where the input may be overwritten. */
 
+/* Rows of stored values. */
+struct zq_lookup {
+    const uint8_t *values;      /* [.., n] of dtype, any alignment; NULL: no such table */
+    enum zq_dtype dtype;        /* F32, F16 or BF16; I8: codes; I32: codes of `bits`, packed as in quant/pack.h, rows of whole words */
+    int bits;
+    const uint8_t *scales;      /* of codes: [.., n_groups] of scale_dtype */
+    enum zq_dtype scale_dtype;
+    size_t k_group;             /* of codes: 0 = one scale per row, else divides n */
+};
+
+/* Which row of each table. */
+struct zq_token_rows {
+    uint32_t token, type, position;
+};
+
+struct zq_embed {
+    const struct zq_token_rows *rows; /* [n_rows] */
+    struct zq_lookup tokens, types, positions;
+    size_t n;
+    const float *gamma;     /* [n] of the norm that follows or NULL: none */
+    const float *beta;      /* beta, eps, rms: as in struct zq_norm */
+    float eps;
+    bool rms;
+    struct zq_rows_out out; /* f is always given */
+};
+/* x = value of the tokens' table (of codes: (float)code * scale), without one: what f holds; x = x + value of the types' table, x = x + value
+ * of the positions' table where there are such; then y = norm of x or x. */
+
 /* ---- products ----------------------------------------------------------------------------------------------------- */
 
 /* A weight matrix [n_rows, n_cols]; row = output channel. */
@@ -204,6 +232,7 @@ struct zq_kernels {
     /* rows [begin, end) */
     void (*norm)(const struct zq_norm *a, size_t begin, size_t end);
     void (*activate)(const struct zq_activate *a, size_t begin, size_t end);
+    void (*embed)(const struct zq_embed *a, size_t begin, size_t end);
 
     struct zq_gemm w8_a8, w4_a8, w8_a16, w4_a16, f32_a16; /* f32_a16: float weights of any float dtype */
 

@@ -1,15 +1,10 @@
-/* Embeddings: token + token type + position, added in this order, then the family's embedding norm. */
+/* Embeddings: token + token type + position, added in this order, then the family's embedding norm, or INT8 tokens where blocks begin without
+ * one. Here that is one operator; on a device what follows the sums is one of its own. */
 #include "model/session.h"
 
-static const uint8_t *table_row(const struct zq_tensor *t, size_t row)
+static struct zq_lookup float_table(const struct zq_tensor *t)
 {
-    return t->bytes + row * t->shape[1] * zq_dtype_bytes(t->dtype);
-}
-
-static void add_row(struct zq_session *s, float *x, const struct zq_tensor *table, size_t row, size_t n)
-{
-    s->ops.kernels->to_float(s->row, table_row(table, row), table->dtype, n);
-    for (size_t d = 0; d < n; d++) x[d] += s->row[d];
+    return t ? (struct zq_lookup){.values = t->bytes, .dtype = t->dtype} : (struct zq_lookup){0};
 }
 
 static void embed_on_device(struct zq_session *s)
@@ -31,33 +26,52 @@ static void embed_on_device(struct zq_session *s)
     s->ops.plugin->embed(s->ops.queue, &a);
 }
 
-static void embed_here(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
+static void fill_rows(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
 {
-    const struct zq_model *m = s->model;
-    const size_t width = m->config.width, embed_width = m->config.embed_width;
-    const bool project = zq_linear_exists(&m->project_in);
-    float *const first = project ? s->embedded : s->x.f;
+    const size_t offset = (size_t)s->model->config.arch->position_offset;
     for (size_t i = 0; i < n_inputs; i++)
         for (size_t t = 0; t < inputs[i].n; t++)
-            zq_stored_row(&m->tokens, s->ops.kernels, (size_t)inputs[i].ids[t], first + (s->spans[i].row + t) * embed_width, s->codes);
-    if (project) zq_linear_run(&s->ops, &m->project_in, (struct zq_rows){.f = s->embedded, .ld = embed_width}, s->n_tokens, NULL, s->x.f, width);
+            s->token_rows[s->spans[i].row + t] =
+                (struct zq_token_rows){.token = (uint32_t)inputs[i].ids[t], .type = inputs[i].types ? (uint32_t)inputs[i].types[t] : 0,
+                                       .position = (uint32_t)(s->spans[i].position + t + offset)};
+}
 
-    for (size_t i = 0; i < n_inputs; i++) {
-        for (size_t t = 0; t < inputs[i].n; t++) {
-            float *x = s->x.f + (s->spans[i].row + t) * width;
-            if (m->types) add_row(s, x, m->types, inputs[i].types ? inputs[i].types[t] : 0, width);
-            if (m->positions) add_row(s, x, m->positions, s->spans[i].position + t + (size_t)m->config.arch->position_offset, width);
-        }
+/* Where operators are a plug-in's though the model lies here (the step without fusion), the norm and the codes are left to them. */
+static void embed_here(struct zq_session *s, struct zq_forms forms)
+{
+    const struct zq_model *m = s->model;
+    const bool project = zq_linear_exists(&m->project_in);
+    struct zq_embed e = {.rows = s->token_rows, .tokens = zq_stored_lookup(&m->tokens), .n = m->config.width};
+    if (project) {
+        e.n = m->config.embed_width;
+        zq_embed_run(&s->ops, &e, s->n_tokens, (struct zq_rows){.f = s->embedded, .ld = e.n}, (struct zq_forms){.f = true});
+        zq_linear_run(&s->ops, &m->project_in, (struct zq_rows){.f = s->embedded, .ld = e.n}, s->n_tokens, NULL, s->x.f, m->config.width);
+        e.n = m->config.width;
+        e.tokens = (struct zq_lookup){0};
     }
+    e.types = float_table(m->types);
+    e.positions = float_table(m->positions);
+    if (!s->ops.plugin) {
+        e.gamma = m->embed_norm.gamma;
+        e.beta = m->embed_norm.beta;
+        e.eps = (float)m->config.norm_eps;
+        e.rms = m->config.arch->rms;
+    } else forms.q = false;
+    zq_embed_run(&s->ops, &e, s->n_tokens, s->x, forms);
 }
 
 void zq_embed_inputs(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
 {
     const struct zq_model *m = s->model;
     const size_t width = m->config.width;
-    if (s->model->device) embed_on_device(s);
-    else embed_here(s, inputs, n_inputs);
     const struct zq_forms forms = {.f = true, .q = s->x.q != NULL, .h = s->x.h != NULL};
+    if (m->device) {
+        embed_on_device(s);
+    } else {
+        fill_rows(s, inputs, n_inputs);
+        embed_here(s, forms);
+    }
+    if (!s->ops.plugin) return;
     if (m->embed_norm.gamma)
         zq_norm_run(&s->ops, &m->embed_norm, m->config.arch->rms, (float)m->config.norm_eps, s->x.f, width, s->n_tokens, width, s->x, forms);
     else if (forms.q || forms.h)

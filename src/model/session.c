@@ -81,8 +81,7 @@ static void carve_activations(struct zq_session *s, struct zq_carver *c, struct 
         if (!g->arch->causal) s->host_x = zq_carve_floats(here, T, D);
     }
     if (s->keep_hidden) s->hidden = zq_carve_floats(here, (g->n_layers + 1) * T, D);
-    s->codes = zq_carve(here, max_size(D, g->embed_width), 1);
-    s->row = zq_carve(here, D, sizeof(float));
+    s->token_rows = zq_carve(here, T, sizeof *s->token_rows);
     if (m->simulation) s->simulated = zq_carve_floats(here, T, m->simulation->widest);
 }
 

@@ -35,8 +35,7 @@ struct zq_session {
     float *host_x;           /* encoders: [T, width] here, the last hidden states on their way out; else NULL */
     void *host_memory;       /* of what stays here while `memory` is on a device */
     float *hidden;           /* [n_layers + 1, T, D] with keep_hidden */
-    int8_t *codes;           /* [max(width, embed_width)] scratch of one embedding row */
-    float *row;              /* [width] */
+    struct zq_token_rows *token_rows; /* [T] what the step's embeddings are the sums of */
     float *simulated;        /* [T, widest input], only in models with a simulation */
     uint8_t *kv;             /* caches of kv_bytes each; decoders: [n_sequences, n_layers]; encoders: one */
     zq_kv_format kv_format;         /* resolved */

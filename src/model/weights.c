@@ -128,6 +128,17 @@ void zq_stored_values(const struct zq_stored *w, size_t row, size_t n, void *val
     else memcpy(values, w->weight->bytes + row * w->n_cols * size, n * w->n_cols * size);
 }
 
+struct zq_lookup zq_stored_lookup(const struct zq_stored *w)
+{
+    struct zq_lookup t = {.values = w->weight->bytes, .dtype = w->weight->dtype};
+    if (w->storage == ZQ_STORED_FLOAT) return t;
+    t.bits = w->spec.w_bits;
+    t.scales = w->scale->bytes;
+    t.scale_dtype = w->scale->dtype;
+    t.k_group = w->spec.k_group;
+    return t;
+}
+
 void zq_stored_row(const struct zq_stored *w, const struct zq_kernels *kernels, size_t row, float *out, int8_t *codes)
 {
     if (w->storage == ZQ_STORED_FLOAT) {

@@ -27,7 +27,9 @@ void zq_stored_codes(const struct zq_stored *w, size_t row, size_t n, int8_t *co
 void zq_stored_scales(const struct zq_stored *w, size_t row, size_t n, float *scales);
 /* Rows as values of the stored float dtype, [n, n_cols]; float storage only. */
 void zq_stored_values(const struct zq_stored *w, size_t row, size_t n, void *values);
-/* One row as floats, dequantized if need be: what an embedding looks up, and measurements read. `codes` is scratch for n_cols codes. */
+/* The matrix as a table whose rows are looked up; not of one that lies transposed. */
+struct zq_lookup zq_stored_lookup(const struct zq_stored *w);
+/* One row as floats, dequantized if need be: what measurements read. `codes` is scratch for n_cols codes. */
 void zq_stored_row(const struct zq_stored *w, const struct zq_kernels *kernels, size_t row, float *out, int8_t *codes);
 
 /* Makes a linear map of a stored weight: packed for its kernel, or left in the file for BLAS. Source pages are dropped as

@@ -11,10 +11,11 @@
 struct zq_linear;
 
 /* An operator that has run: which one, on what. */
-enum zq_operator { ZQ_OP_PRODUCT, ZQ_OP_NORM, ZQ_OP_ACTIVATE, ZQ_OP_ATTENTION };
+enum zq_operator { ZQ_OP_EMBED, ZQ_OP_PRODUCT, ZQ_OP_NORM, ZQ_OP_ACTIVATE, ZQ_OP_ATTENTION };
 struct zq_event {
     enum zq_operator op;
-    const struct zq_linear *map; /* products */
+    const struct zq_embed *embed; /* embeddings */
+    const struct zq_linear *map;  /* products */
     size_t n_rows, n;            /* of the output: tokens, and values of each */
     bool f, q;                   /* forms that it left */
     bool residual;               /* products: added on the way out */
@@ -92,6 +93,10 @@ struct zq_norm_weights {
 /* out's wanted forms = norm of x [n_rows, ld_x], rows of n. */
 void zq_norm_run(const struct zq_ops *ops, const struct zq_norm_weights *w, bool rms, float eps, const float *x, size_t ld_x, size_t n_rows, size_t n,
                  struct zq_rows out, struct zq_forms forms);
+
+/* out.f, which is always used, and the other wanted forms = what e says, which lacks its outputs. On this processor: devices look up by
+ * themselves. */
+void zq_embed_run(const struct zq_ops *ops, const struct zq_embed *e, size_t n_rows, struct zq_rows out, struct zq_forms forms);
 
 /* out's wanted forms = act(x) (* times if not NULL), rows of n; x and times have row stride ld. */
 void zq_activate_run(const struct zq_ops *ops, enum zq_activation act, const float *x, const float *times, size_t ld, size_t n_rows, size_t n,

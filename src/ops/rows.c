@@ -32,6 +32,28 @@ void zq_norm_run(const struct zq_ops *ops, const struct zq_norm_weights *w, bool
     zq_watch_see(ops, &(struct zq_event){.op = ZQ_OP_NORM, .n_rows = n_rows, .n = n, .f = forms.f, .q = forms.q});
 }
 
+struct embed_work {
+    const struct zq_kernels *kernels;
+    struct zq_embed args;
+};
+
+static void embed_range(void *work, size_t begin, size_t end, int thread)
+{
+    (void)thread;
+    const struct embed_work *w = work;
+    w->kernels->embed(&w->args, begin, end);
+}
+
+void zq_embed_run(const struct zq_ops *ops, const struct zq_embed *e, size_t n_rows, struct zq_rows out, struct zq_forms forms)
+{
+    struct embed_work work = {ops->kernels, *e};
+    forms.f = true;
+    work.args.out = wanted(ops, out, forms);
+    zq_watch_see(ops, NULL);
+    zq_team_run(ops->team, n_rows, 8, embed_range, &work);
+    zq_watch_see(ops, &(struct zq_event){.op = ZQ_OP_EMBED, .embed = e, .n_rows = n_rows, .n = e->n, .f = true, .q = forms.q});
+}
+
 struct activate_work {
     const struct zq_kernels *kernels;
     struct zq_activate args;

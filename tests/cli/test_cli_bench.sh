@@ -43,7 +43,7 @@ fi
 
 run "$zq" bench $model --batch 2 --prompt 8 --decode 1 --seconds 0.01 --ops --json
 expect "operators of a step" [ "$(names)" = "$(for step in prompt decode; do
-    for op in norm attention activate head other qkv o up down step; do printf 'ops.%s.%s.2x8 ' $step $op; done; done)" ]
+    for op in embed norm attention activate head other qkv o up down step; do printf 'ops.%s.%s.2x8 ' $step $op; done; done)" ]
 expect "the parts are the whole" near "$(sed -n '/ops.decode.step/d; s/.*ops.decode.*"best": \([^,]*\).*/\1/p' "$stdout" |
     awk '{ sum += $1 } END { print sum }')" "$(value ops.decode.step.2x8 median)" "$(value ops.decode.step.2x8 median)"
 expect "bytes of a map" [ "$(value ops.decode.up.2x8 bytes)" -gt 1000 ]

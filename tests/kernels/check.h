@@ -48,6 +48,7 @@ void check_near(struct check *c, const float *got, const double *want, const dou
 
 void check_norm(struct check *c);
 void check_activate(struct check *c);
+void check_embed(struct check *c);
 void check_keep(struct check *c);
 void check_to_float(struct check *c);
 void check_attend(struct check *c);
@@ -85,6 +86,7 @@ struct bench {
 
 void bench_norm(struct bench *b);
 void bench_activate(struct bench *b);
+void bench_embed(struct bench *b);
 void bench_keep(struct bench *b);
 void bench_to_float(struct bench *b);
 void bench_attend(struct bench *b);

@@ -1,9 +1,11 @@
-/* Norms, activation functions and conversions: bit for bit, and plain C against double. */
+/* Norms, activation functions, embeddings and conversions: bit for bit, and plain C against double. */
 #include "check.h"
+#include "products.h"
 #include "written.h"
 
 #include "base/alloc.h"
 #include "base/half.h"
+#include "quant/pack.h"
 
 #include <float.h>
 #include <math.h>
@@ -223,6 +225,103 @@ void check_activate(struct check *c)
     for (size_t act = 0; act < ZQ_LEN(act_names) && c->is_c && !c->failed; act++) activate_near_double(c, (enum zq_activation)act);
 }
 
+/* ---- embeddings ---- */
+
+enum { TABLE_ROWS = 5 };
+
+/* A table of [TABLE_ROWS, n]; codes: of 2 to 8 bits, as bytes or packed. */
+static struct zq_lookup table(struct check *c, size_t n, bool codes)
+{
+    static const enum zq_dtype dtypes[] = {ZQ_F32, ZQ_F16, ZQ_BF16};
+    struct zq_lookup t = {.dtype = dtypes[check_random(c, 3)]};
+    if (!codes) {
+        t.values = product_weights(c, TABLE_ROWS * n, t.dtype, (enum check_values)check_random(c, N_VALUES));
+        return t;
+    }
+    t.bits = (int)CHECK_PICK(c, 8, 8, 4, 3, 2);
+    t.dtype = t.bits == 8 && check_coin(c) ? ZQ_I8 : ZQ_I32;
+    const int8_t *q = check_codes(c, TABLE_ROWS * n, -(1 << (t.bits - 1)), (1 << (t.bits - 1)) - 1);
+    t.values = (const uint8_t *)q;
+    if (t.dtype == ZQ_I32) {
+        const size_t row_bytes = 4 * zq_packed_words(n, t.bits);
+        uint8_t *words = check_buffer(c, TABLE_ROWS * row_bytes, 1);
+        for (size_t i = 0; i < TABLE_ROWS; i++) zq_pack_codes(words + i * row_bytes, q + i * n, t.bits, n);
+        t.values = words;
+    }
+    if (check_coin(c)) t.k_group = n % 16 || check_coin(c) ? product_divisor(c, n) : 16;
+    t.scale_dtype = dtypes[check_random(c, 3)];
+    t.scales = product_weights(c, TABLE_ROWS * (t.k_group ? n / t.k_group : 1), t.scale_dtype, VALUES_NORMAL);
+    return t;
+}
+
+/* Value i of a row of n, by conversions of single values. */
+static float table_value(const struct zq_lookup *t, size_t row, size_t i, size_t n)
+{
+    float value, scale;
+    if (!t->scales) {
+        zq_to_float(&value, t->values + (row * n + i) * zq_dtype_bytes(t->dtype), t->dtype, 1);
+        return value;
+    }
+    int8_t codes[4096];
+    if (t->dtype == ZQ_I8) memcpy(codes, t->values + row * n, n);
+    else zq_unpack_codes(codes, t->values + row * 4 * zq_packed_words(n, t->bits), t->bits, n);
+    const size_t group = t->k_group ? t->k_group : n;
+    zq_to_float(&scale, t->scales + (row * (n / group) + i / group) * zq_dtype_bytes(t->scale_dtype), t->scale_dtype, 1);
+    return (float)codes[i] * scale;
+}
+
+static bool embed_written(const struct zq_embed *a, size_t n_rows)
+{
+    bool finite = true;
+    for (size_t i = 0; i < n_rows; i++) {
+        float y[4096], *f = a->out.f + i * a->out.ld_f;
+        for (size_t k = 0; k < a->n; k++) {
+            y[k] = a->tokens.values ? table_value(&a->tokens, a->rows[i].token, k, a->n) : f[k];
+            if (a->types.values) y[k] += table_value(&a->types, a->rows[i].type, k, a->n);
+            if (a->positions.values) y[k] += table_value(&a->positions, a->rows[i].position, k, a->n);
+        }
+        struct zq_norm norm = {y, a->n, a->n, a->gamma, a->beta, a->eps, a->rms, a->out};
+        norm.out.f = f;
+        if (a->out.q) norm.out.q += i * a->out.ld_q, norm.out.scale += i;
+        finite &= a->gamma ? norm_written(&norm, 1) : store_written(&norm.out, 0, y, a->n);
+    }
+    return finite;
+}
+
+void check_embed(struct check *c)
+{
+    for (size_t i = 0; i < 300 && !c->failed; i++) {
+        check_begin(c);
+        const size_t n = row_length(c, i), n_rows = n > 300 ? 2 : check_random(c, 5);
+        struct zq_embed a = {.n = n, .rms = check_coin(c), .eps = 1e-5f};
+        if (check_random(c, 5)) a.tokens = table(c, n, check_coin(c));
+        if (check_coin(c)) a.types = table(c, n, false);
+        if (check_coin(c)) a.positions = table(c, n, false);
+        if (check_coin(c)) a.gamma = check_floats(c, n, VALUES_NORMAL);
+        if (check_coin(c)) a.beta = check_floats(c, n, VALUES_NORMAL);
+        struct zq_token_rows *rows = check_buffer(c, n_rows * sizeof *rows, sizeof(uint32_t));
+        for (size_t t = 0; t < n_rows; t++)
+            rows[t] = (struct zq_token_rows){(uint32_t)check_random(c, TABLE_ROWS), (uint32_t)check_random(c, TABLE_ROWS), TABLE_ROWS - 1};
+        a.rows = rows;
+        a.out.ld_f = n + check_random(c, 3);
+        a.out.ld_q = n + check_random(c, 3);
+        const size_t n_f = n_rows ? (n_rows - 1) * a.out.ld_f + n : 0;
+        const float *before = check_floats(c, n_f, VALUES_OUTLIERS);
+        const bool q = check_coin(c);
+
+        struct outputs out[2];
+        bool comparable = true;
+        for (int o = 0; o < 2; o++) {
+            out[o] = outputs(c, &a.out, n_rows, n, true, q);
+            memcpy(out[o].f, before, n_f * sizeof(float));
+            if (o && c->is_c) comparable = embed_written(&a, n_rows);
+            else for (size_t begin = 0, end; begin < n_rows; begin = end) (o ? c->c : c->k)->embed(&a, begin, end = piece(c, begin, n_rows));
+        }
+        if (comparable) same_outputs(c, &a.out, n_rows, n, out[0], out[1]);
+        if (c->failed) check_fail(c, "n");
+    }
+}
+
 /* ---- conversion ---- */
 
 void check_to_float(struct check *c)
@@ -261,6 +360,7 @@ struct bench_work {
     const struct zq_kernels *k;
     struct zq_norm norm;
     struct zq_activate activate;
+    struct zq_embed embed;
     float *f;
     uint16_t *h;
 };
@@ -279,6 +379,13 @@ static void bench_activate_rows(void *work, size_t begin, size_t end, int thread
     b->k->activate(&b->activate, begin, end);
 }
 
+static void bench_embed_rows(void *work, size_t begin, size_t end, int thread)
+{
+    (void)thread;
+    const struct bench_work *b = work;
+    b->k->embed(&b->embed, begin, end);
+}
+
 static void bench_to_float_rows(void *work, size_t begin, size_t end, int thread)
 {
     (void)thread;
@@ -286,17 +393,23 @@ static void bench_to_float_rows(void *work, size_t begin, size_t end, int thread
     b->k->to_float(b->f + begin * BENCH_N, b->h + begin * BENCH_N, ZQ_F16, (end - begin) * BENCH_N);
 }
 
-/* Runs fn over rows of x -> f, q; GB/s of what is read and written. */
-static void bench_rows(struct bench *b, const char *what, bench_fn *fn, enum zq_activation act, double bytes_per_value)
+/* Runs fn over rows of x -> f, q; GB/s of what is read and written. act: of activate; dtype: of the tokens' table of embed. */
+static void bench_rows(struct bench *b, const char *what, bench_fn *fn, enum zq_activation act, enum zq_dtype dtype, double bytes_per_value)
 {
+    struct zq_token_rows rows[BENCH_ROWS];
+    for (uint32_t i = 0; i < BENCH_ROWS; i++) rows[i] = (struct zq_token_rows){i, 0, i};
     const size_t n = BENCH_ROWS * BENCH_N;
     float *x = zq_alloc_array(n, sizeof *x), *f = zq_alloc_array(n, sizeof *f), *scale = zq_alloc_array(BENCH_ROWS, sizeof *scale);
     int8_t *q = zq_alloc_zero(n);
     if (x && f && q && scale) {
         for (size_t i = 0; i < n; i++) x[i] = (float)(i * 2654435761u % 4096) * 0x1p-10f - 2;
         const struct zq_rows_out out = {.f = f, .q = q, .scale = scale, .ld_f = BENCH_N, .ld_q = BENCH_N};
+        const uint8_t *stored = (const uint8_t *)x;
         struct bench_work work = {b->k, {.x = x, .ld_x = BENCH_N, .n = BENCH_N, .gamma = x, .beta = x, .eps = 1e-5f, .out = out},
-                                  {.x = x, .ld_x = BENCH_N, .n = BENCH_N, .act = act, .out = out}, f, (uint16_t *)x};
+                                  {.x = x, .ld_x = BENCH_N, .n = BENCH_N, .act = act, .out = out},
+                                  {.rows = rows, .tokens = {.values = stored, .dtype = dtype, .scales = dtype == ZQ_I8 ? stored : NULL},
+                                   .positions = {.values = stored}, .n = BENCH_N, .gamma = x, .beta = x, .eps = 1e-5f, .out = out},
+                                  f, (uint16_t *)x};
         bench_print(b, what, bytes_per_value * (double)n / bench_time(b, BENCH_ROWS, 1, fn, &work), "GB/s", 0);
     }
     zq_free(x);
@@ -305,14 +418,24 @@ static void bench_rows(struct bench *b, const char *what, bench_fn *fn, enum zq_
     zq_free(q);
 }
 
-void bench_norm(struct bench *b) { bench_rows(b, "norm -> f32, int8", bench_norm_rows, ZQ_ACT_NONE, 9); }
-void bench_to_float(struct bench *b) { bench_rows(b, "to_float F16", bench_to_float_rows, ZQ_ACT_NONE, 6); }
+void bench_norm(struct bench *b) { bench_rows(b, "norm -> f32, int8", bench_norm_rows, ZQ_ACT_NONE, ZQ_F32, 9); }
+void bench_to_float(struct bench *b) { bench_rows(b, "to_float F16", bench_to_float_rows, ZQ_ACT_NONE, ZQ_F16, 6); }
 
 void bench_activate(struct bench *b)
 {
     for (size_t act = 0; act < ZQ_LEN(act_names); act++) {
         char what[40];
         snprintf(what, sizeof what, "activate %s -> f32, int8", act_names[act]);
-        bench_rows(b, what, bench_activate_rows, (enum zq_activation)act, 9);
+        bench_rows(b, what, bench_activate_rows, (enum zq_activation)act, ZQ_F32, 9);
+    }
+}
+
+void bench_embed(struct bench *b)
+{
+    static const enum zq_dtype dtypes[] = {ZQ_F32, ZQ_F16, ZQ_BF16, ZQ_I8};
+    for (size_t i = 0; i < ZQ_LEN(dtypes); i++) {
+        char what[64];
+        snprintf(what, sizeof what, "embed %s + position, norm -> f32, int8", zq_dtype_name(dtypes[i]));
+        bench_rows(b, what, bench_embed_rows, ZQ_ACT_NONE, dtypes[i], 9 + (double)zq_dtype_bytes(dtypes[i]));
     }
 }

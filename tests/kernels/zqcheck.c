@@ -36,6 +36,7 @@ int check_device(const char *path, int index, uint64_t seed, const char *filter,
 #define SLOTS(X) \
     X(norm, norm, norm) \
     X(activate, activate, activate) \
+    X(embed, embed, embed) \
     X(gemm_w8_a8, w8_a8, w8_a8) \
     X(gemm_w4_a8, w4_a8, w4_a8) \
     X(gemm_w8_a16, w8_a16, w8_a16) \
