@@ -103,7 +103,7 @@ struct run {
 static zq_status bench_one(struct run *run, size_t batch, size_t prompt, zq_error *err)
 {
     zq_bench_options o = {.n_threads = settings.n_threads, .batch = batch, .prompt = prompt, .decode = args.decode, .seconds = (double)args.seconds,
-                          .machine = run->machine, .ops = args.ops, .row = print_row, .user = &run->out};
+                          .machine = run->machine, .ops = args.ops, .together = args.unfused, .row = print_row, .user = &run->out};
     zq_status st = ZQ_OK;
     if (run->plain) {
         run->out.prefix = "float.";

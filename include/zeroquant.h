@@ -528,6 +528,7 @@ typedef struct zq_bench_options {
     bool ops;             /* instead, where the time of a step goes: a row in ms for each fused operator, and one for all that is none */
     bool unfused;         /* the same step with a pass over memory for each quantization and dequantization: only to see what fusion pays.
                            * Names begin with "unfused." */
+    bool together;        /* encoders: threads share every operator, as they do with unfused, instead of taking sequences of a batch apart */
     zq_bench_fn *row;
     void *user;
 } zq_bench_options;

@@ -175,7 +175,7 @@ void zq_team_free(struct zq_team *t)
 
 int zq_team_size(const struct zq_team *t)
 {
-    return t->n_members;
+    return t ? t->n_members : 1;
 }
 
 /* Cuts the run. Even items: a first part of three quarters of its share for each thread, since a part that is long is a long stream of
@@ -196,7 +196,7 @@ static void run(struct zq_team *t, size_t n, size_t grain, zq_range_fn *fn, void
 {
     const size_t grains = n / grain + (n % grain != 0);
     if (!grains) return;
-    if (grains == 1 || t->n_members == 1) {
+    if (!t || grains == 1 || t->n_members == 1) {
         fn(work, 0, n, 0);
         return;
     }

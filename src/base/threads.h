@@ -15,6 +15,7 @@ struct zq_team;
 /* A team of the calling thread and up to n_threads - 1 others; fewer if the system grants no more. NULL: out of memory. */
 struct zq_team *zq_team_create(int n_threads);
 void zq_team_free(struct zq_team *team); /* accepts NULL */
+/* Here and below, NULL is the calling thread alone. */
 int zq_team_size(const struct zq_team *team);
 
 /* Calls fn on parts of [0, n) whose bounds are multiples of `grain` (but for n itself) and returns when all are done.

@@ -210,6 +210,7 @@ static zq_status prepare(struct bench *b)
     zq_status st = zq_session_create(&b->session, b->model, &session, b->err);
     if (!st && o->unfused) st = zq_unfused_begin(&b->unfused, b->session, b->err);
     if (st) return st;
+    b->session->together = o->together || o->unfused;
     b->ids = zq_alloc_array(tokens, sizeof *b->ids);
     b->inputs = zq_alloc_array(o->batch, sizeof *b->inputs);
     if (!b->ids || !b->inputs) return zq_fail(b->err, ZQ_ENOMEM, "no memory for %zu ids", tokens);

@@ -46,13 +46,13 @@ static struct zq_heads heads_of(const struct zq_config *c)
 static void choose_caches(struct zq_session *s, size_t layer, size_t n_inputs)
 {
     const struct zq_config *c = &s->model->config;
-    size_t used = 0; /* encoders: positions of the shared cache that earlier inputs take */
+    size_t used = s->kv_first; /* encoders: positions of the shared cache that earlier inputs take */
     for (size_t i = 0; i < n_inputs; i++) {
         struct zq_span *span = &s->spans[i];
         if (c->arch->causal) {
             span->kv = zq_session_cache(s, s->slots[i] * c->n_layers + layer, 0, s->kv_capacity);
         } else {
-            const size_t capacity = (span->n_tokens + 15) / 16 * 16;
+            const size_t capacity = zq_encoder_positions(span->n_tokens);
             span->kv = zq_session_cache(s, 0, used, capacity);
             used += capacity;
         }

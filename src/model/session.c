@@ -129,6 +129,7 @@ static void carve_state(struct zq_session *s, struct zq_carver *c, struct zq_car
     s->lengths = zq_carve(here, s->n_sequences, sizeof *s->lengths);
     s->spans = zq_carve(here, s->n_sequences, sizeof *s->spans);
     s->slots = zq_carve(here, s->n_sequences, sizeof *s->slots);
+    s->groups = zq_carve(here, s->n_sequences + 1, sizeof *s->groups);
     s->tiles = zq_carve(here, s->max_batch_tokens / 16 + 2 * s->n_sequences, sizeof *s->tiles);
     s->ops.thread_floats = s->ops.plugin ? 0 : thread_floats(s->model);
     s->ops.scratch = zq_carve_floats(here, (size_t)zq_team_size(s->ops.team), s->ops.thread_floats);
@@ -294,8 +295,7 @@ static zq_status check_inputs(struct zq_session *s, const zq_input *inputs, size
     return ZQ_OK;
 }
 
-/* Lays the inputs out as rows of the step, and cuts them into tiles that end at multiples of 16 positions. */
-static void plan_step(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
+void zq_plan_step(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
 {
     s->n_tokens = s->n_tiles = 0;
     for (size_t i = 0; i < n_inputs; i++) {
@@ -318,7 +318,7 @@ void zq_session_fetch(const struct zq_session *s, float *to, const float *from, 
     else memcpy(to, from, n * sizeof *to);
 }
 
-static void forward_blocks(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
+void zq_blocks_forward(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
 {
     const struct zq_config *c = &s->model->config;
     zq_embed_inputs(s, inputs, n_inputs);
@@ -331,32 +331,14 @@ static void forward_blocks(struct zq_session *s, const zq_input *inputs, size_t 
 
 void zq_step_forward(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
 {
-    forward_blocks(s, inputs, n_inputs);
+    zq_blocks_forward(s, inputs, n_inputs);
     zq_heads_forward(s, inputs, n_inputs);
 }
-
-enum { TOKENS_TOGETHER = 256 };
 
 /* Whether the planned step goes through the blocks as one. */
 static bool goes_together(const struct zq_session *s, size_t n_inputs)
 {
-    return s->model->config.arch->causal || s->keep_hidden || n_inputs == 1 || s->n_tokens <= TOKENS_TOGETHER;
-}
-
-/* Sequences of an encoder have nothing to do with one another: they go through all blocks a few at a time, so that what lies between two
- * operators stays in the caches, and weights still serve enough tokens. Only x.f, which heads and callers read, has a place for all of them. */
-static void encode(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
-{
-    float *all = s->x.f;
-    for (size_t i = 0, n; i < n_inputs; i += n, s->x.f += s->n_tokens * s->x.ld) {
-        size_t n_tokens = inputs[i].n;
-        for (n = 1; i + n < n_inputs && n_tokens + inputs[i + n].n <= TOKENS_TOGETHER; n++) n_tokens += inputs[i + n].n;
-        plan_step(s, inputs + i, n);
-        forward_blocks(s, inputs + i, n);
-    }
-    s->x.f = all;
-    plan_step(s, inputs, n_inputs);
-    zq_heads_forward(s, inputs, n_inputs);
+    return s->model->config.arch->causal || s->keep_hidden || n_inputs == 1;
 }
 
 /* Runs the step on the device, brings back what callers read (logits: when they are asked for), and says what went wrong, if something
@@ -380,10 +362,10 @@ zq_status zq_session_step(zq_session *s, const zq_input *inputs, size_t n_inputs
     zq_status st = check_inputs(s, inputs, n_inputs, err);
     if (st) return st;
     zq_alloc_freeze();
-    plan_step(s, inputs, n_inputs);
+    zq_plan_step(s, inputs, n_inputs);
     if (s->model->device) failure = step_on_device(s, inputs, n_inputs);
     else if (goes_together(s, n_inputs)) zq_step_forward(s, inputs, n_inputs);
-    else encode(s, inputs, n_inputs);
+    else zq_encode(s, inputs, n_inputs);
     if (failure) {
         zq_alloc_thaw();
         s->n_tokens = s->n_logit_rows = 0;

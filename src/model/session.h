@@ -16,6 +16,7 @@ struct zq_session {
     const struct zq_model *model;
     size_t n_sequences, max_length, max_batch_tokens, max_logit_rows; /* resolved options */
     bool keep_hidden;
+    bool together;           /* encoders: threads share every operator, whatever the batch is; for measuring */
     struct zq_tap tap;
     struct zq_ops ops;
     void *memory; /* all arrays below; T = max_batch_tokens, R = max_logit_rows, D = width */
@@ -40,12 +41,14 @@ struct zq_session {
     uint8_t *kv;             /* caches of kv_bytes each; decoders: [n_sequences, n_layers]; encoders: one */
     zq_kv_format kv_format;         /* resolved */
     size_t kv_capacity;      /* positions of one cache; encoders: of all sequences of a step */
+    size_t kv_first;         /* encoders: where those of the inputs in work begin */
     size_t kv_bytes, n_kv;   /* of one cache; caches */
     size_t n_bytes;          /* of all memory */
     float *cos, *sin;        /* [max_length, n_rotated / 2] */
     size_t *lengths;         /* [n_sequences] tokens held */
     struct zq_span *spans;   /* [n_sequences] of the step in work */
     size_t *slots;           /* [n_sequences] slot of each input of the step */
+    size_t *groups;          /* [n_sequences + 1] scratch of zq_encode() */
     struct zq_tile *tiles;
     size_t n_tiles;
     struct zq_device_step there; /* where operators run on a device; takes the place of kv, and of spans and tiles for attention */
@@ -62,6 +65,8 @@ const char *zq_kv_name(zq_kv_format kv);
 enum zq_dtype zq_kept_dtype(const struct zq_session *s); /* of keys and values */
 /* The cache that begins at `position` of the memory of cache number `index`, with room for `capacity` positions from there. */
 struct zq_kv zq_session_cache(const struct zq_session *s, size_t index, size_t position, size_t capacity);
+/* Positions that n tokens of an encoder take there. */
+static inline size_t zq_encoder_positions(size_t n) { return (n + 15) / 16 * 16; }
 
 /* x = embeddings of all tokens of the step, normed where the family does so. */
 void zq_embed_inputs(struct zq_session *s, const zq_input *inputs, size_t n_inputs);
@@ -69,8 +74,13 @@ void zq_embed_inputs(struct zq_session *s, const zq_input *inputs, size_t n_inpu
 /* Final norm and the head of the model: fills hidden[n_layers] if kept, and the logits. */
 void zq_heads_forward(struct zq_session *s, const zq_input *inputs, size_t n_inputs);
 
-/* The step itself, after its inputs were laid out: embeddings, blocks, head. */
+/* Lays the inputs out as rows of the step, and cuts them into tiles that end at multiples of 16 positions. */
+void zq_plan_step(struct zq_session *s, const zq_input *inputs, size_t n_inputs);
+/* The step itself, after its inputs were laid out: embeddings and blocks; and the head. */
+void zq_blocks_forward(struct zq_session *s, const zq_input *inputs, size_t n_inputs);
 void zq_step_forward(struct zq_session *s, const zq_input *inputs, size_t n_inputs);
+/* The same for inputs of an encoder on this processor, in groups. */
+void zq_encode(struct zq_session *s, const zq_input *inputs, size_t n_inputs);
 
 /* Copies n floats that operators made to memory of this processor. */
 void zq_session_fetch(const struct zq_session *s, float *to, const float *from, size_t n);

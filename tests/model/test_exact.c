@@ -3,7 +3,7 @@
  * batch or a text, and every ISA level of this machine. */
 #include "quantized.h"
 
-#include "model/model.h"
+#include "model/session.h"
 
 enum { N_TOKENS = 9 }; /* more than the drivers for few tokens take */
 
@@ -169,35 +169,52 @@ static const float *encode(zq_session *s, size_t n_layers, const int32_t *ids, c
     return zq_session_hidden(s, n_layers, NULL);
 }
 
-/* Sequences of an encoder go through its blocks a few at a time: together each has the hidden states that it has alone. */
-static void check_together(void **state)
+/* Runs all sequences in one step and each in a step of its own: hidden states have to be the same bits. */
+static void check_batch(const zq_model *m, int n_threads, bool together, const int32_t *ids, const size_t *lengths)
+{
+    zq_model_info info;
+    zq_session *s = NULL;
+    size_t n_tokens = 0, longest = 0;
+    zq_model_info_get(m, &info);
+    for (size_t i = 0; i < N_TOGETHER; i++) n_tokens += lengths[i];
+    for (size_t i = 0; i < N_TOGETHER; i++) longest = lengths[i] > longest ? lengths[i] : longest;
+    const zq_session_options so = {.n_threads = n_threads, .n_sequences = N_TOGETHER, .max_length = longest, .max_batch_tokens = n_tokens};
+    OK(zq_session_create(&s, m, &so, err));
+    s->together = together;
+    const size_t bytes = n_tokens * info.width * sizeof(float);
+    float *batch = malloc(bytes), *at = batch;
+    assert_non_null(batch);
+    memcpy(batch, encode(s, info.n_layers, ids, lengths, 0, N_TOGETHER), bytes);
+    for (size_t i = 0; i < N_TOGETHER; at += lengths[i++] * info.width)
+        if (memcmp(at, encode(s, info.n_layers, ids, lengths, i, 1), lengths[i] * info.width * sizeof(float)))
+            fail_msg("%d threads, %s: sequence %zu of %zu tokens has other bits in a batch", n_threads, together ? "together" : "apart", i,
+                     lengths[i]);
+    free(batch);
+    zq_session_close(s);
+}
+
+/* Sequences of an encoder go through its blocks in groups (encode.c): in a batch each has the hidden states that it has alone. */
+static void check_batches(void **state)
 {
     struct golden g;
     golden_open(&g, *state);
     char dir[256];
     make_quantized(g.dir, &(zq_quantize_options){.scheme = "w8a8"}, dir, sizeof dir);
     zq_model *m = NULL;
-    zq_session *s = NULL;
     OK(zq_model_open(&m, dir, &(zq_open_options){.n_threads = 2}, err));
-    zq_model_info info;
-    zq_model_info_get(m, &info);
-    size_t one, n, n_tokens = 0;
+    size_t one, n;
     const int32_t *ids = golden_ids(&g, "b.ids", &one, &n);
-    assert_true(n > N_TOGETHER);
+    assert_true(n > N_TOGETHER + 64);
     n -= N_TOGETHER;
-    const size_t lengths[N_TOGETHER] = {n, 1, n / 2, n, n, 2, n - 1, n, n};
-    for (size_t i = 0; i < N_TOGETHER; i++) n_tokens += lengths[i];
-    assert_true(n_tokens > 512); /* three groups and more (session.c) */
-    const zq_session_options so = {.n_threads = 2, .n_sequences = N_TOGETHER, .max_length = n, .max_batch_tokens = n_tokens};
-    OK(zq_session_create(&s, m, &so, err));
-    const size_t bytes = n_tokens * info.width * sizeof(float);
-    float *together = malloc(bytes), *at = together;
-    assert_non_null(together);
-    memcpy(together, encode(s, info.n_layers, ids, lengths, 0, N_TOGETHER), bytes);
-    for (size_t i = 0; i < N_TOGETHER; at += lengths[i++] * info.width)
-        assert_memory_equal(at, encode(s, info.n_layers, ids, lengths, i, 1), lengths[i] * info.width * sizeof(float));
-    free(together);
-    zq_session_close(s);
+    const size_t lengths[][N_TOGETHER] = {
+        {n, 1, n / 2, n, n, 2, n - 1, n, n},        /* groups for threads, and some left */
+        {40, 41, 39, 40, 48, 33, 40, 40, 1},        /* several sequences in a group */
+        {n, n, 1, 1, 1, 1, 1, 1, 1},                /* two long ones, which keep two threads busy, but not three */
+        {3, 3, 3, 3, 3, 3, 3, 3, 3},                /* too few tokens to read weights for a thread */
+    };
+    for (size_t i = 0; i < ZQ_LEN(lengths); i++)
+        for (int n_threads = 1; n_threads <= 3; n_threads++)
+            for (int together = 0; together <= (n_threads > 1); together++) check_batch(m, n_threads, together, ids, lengths[i]);
     zq_model_close(m);
     drop_quantized(dir);
     golden_close(&g);
@@ -215,6 +232,6 @@ int main(void)
     size_t n = 0;
     for (size_t i = 0; i < ZQ_LEN(names); i++) tests[n++] = (struct CMUnitTest){"integers", check_integers, NULL, NULL, names[i]};
     for (size_t i = 0; i < ZQ_LEN(names); i++) tests[n++] = (struct CMUnitTest){"same bits", check_same_bits, NULL, NULL, names[i]};
-    for (size_t i = 0; i < ZQ_LEN(encoders); i++) tests[n++] = (struct CMUnitTest){"together", check_together, NULL, NULL, encoders[i]};
+    for (size_t i = 0; i < ZQ_LEN(encoders); i++) tests[n++] = (struct CMUnitTest){"batches", check_batches, NULL, NULL, encoders[i]};
     return cmocka_run_group_tests_name("exact", tests, NULL, NULL);
 }
