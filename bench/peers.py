@@ -117,8 +117,19 @@ def first():
     found = gpt_peers("--prompt", "128", "--first", "50") + llama_peers("gpt-350m", "--prompt", "128", "--first", "50")
     large = ["--prompt", "128", "--first", "50", "--layers", "24", "--hidden", "2048", "--heads", "16"]
     found += ours("gpt-350m", decoder_options("128", "50"))
-    found += [Competitor("pytorch-fp32, 1.3B", [python("peers_gpt", "pytorch-fp32", *large)], "yardstick")]
+    found += [Competitor(f"{who}, 1.3B", [python("peers_gpt", who, *large)], "yardstick" if who.endswith("fp32") else "peer")
+              for who in ("pytorch-fp32", *(["pytorch-bf16"] if BF16 else []))]
     return found + ours("gpt-1.3b", decoder_options("128", "50"), maths=["fast"], suffix=", 1.3B")
+
+
+def product():
+    """A linear map by itself."""
+    sizes = "512x4096x4096,8x4096x4096,1x4096x32768"
+    found = peers("peers_product", ["pytorch-fp32", *(["pytorch-bf16"] if BF16 else []), "pytorch-int8", "onnxruntime-int8", "openvino-int8-token"], "--products", sizes)
+    for scheme, group, label in (("w8a8", "channel", "W8A8"), ("w4a8", "channel", "W4A8"), ("w4a8", "k:64", "W4A8 k:64")):
+        command = ["build/zq", "bench", "--product", sizes, "--scheme", scheme, "--group", group, "--threads", THREADS, "--seconds", SECONDS, "--json"]
+        found.append(Competitor(f"zq {label}", [command], "zq"))
+    return found
 
 
 def threads():
@@ -164,6 +175,9 @@ def large(everything):
         if everything and scheme == "w4a8":
             commands.append(make("gpt-neox-20b", options))
         found.append(Competitor(f"zq {scheme.upper()}, fast", commands, "float" if scheme == "bf16" else "zq"))
+    for who in ("pytorch-fp32", *(["pytorch-bf16"] if BF16 else [])):
+        commands = [python("peers_gpt", who, "--model", model, "--layers", n, "--prompt", "128") for model in ("gpt-j-6b", "gpt-neox-20b") for n in ("1", "3")]
+        found.append(Competitor(who, commands, "yardstick" if who.endswith("fp32") else "peer"))
     return found
 
 
@@ -171,6 +185,7 @@ def stages(everything):
     """{name: (rounds, competitors)}"""
     found = {
         "machine": (1, [Competitor("machine", [["build/zq", "bench", "--machine", "--threads", THREADS, "--seconds", "2", "--json"]], "zq")]),
+        "product": (ROUNDS, product()),
         "bert": (ROUNDS, encoder("bert-base", "12", "768", "3072", "12", ["1x32", "1x128", "16x128", "1x384"])),
         "minilm": (ROUNDS, encoder("minilm", "6", "384", "1536", "12", ["1x128", "16x128"])),
         "gpt": (ROUNDS, gpt_peers("--prompt", "512") + llama_peers("gpt-350m", "--prompt", "512") + ours("gpt-350m", decoder_options("512", "16"))),
@@ -193,6 +208,12 @@ def cpu_seconds():
     return (sum(ticks) - idle) / os.sysconf("SC_CLK_TCK"), idle / os.sysconf("SC_CLK_TCK")
 
 
+def exchange():
+    """ns that a line of cache takes to another core and back; virtual cores may be moved away from each other. None: one core."""
+    output = subprocess.run(["build/zq", "bench", "--machine", "--threads", THREADS, "--seconds", "0.001", "--json"], capture_output=True, text=True).stdout
+    return next((row["median"] for row in map(json.loads, output.splitlines()) if row.get("name") == "machine.exchange"), None)
+
+
 def run(command, log, env):
     """(output, CPU seconds, peak resident bytes) of a command."""
     with open(log, "a") as errors:
@@ -211,7 +232,10 @@ def run(command, log, env):
 
 
 def work_of(name):
-    """encode.1x128 -> 1x128, prompt.1x512 -> prompt 512, first50.1x128 -> 50 after 128; other names stay as they are."""
+    """encode.1x128 -> 1x128, prompt.1x512 -> prompt 512, first50.1x128 -> 50 after 128, quantized.1x8x8 -> 1x8x8; other names stay as they are."""
+    product, _, size = name.partition(".")
+    if product in ("quantized", "product"):
+        return size if product == "quantized" else size + ", tokens ready"
     match = re.fullmatch(r"(encode|prompt|decode|first\d+)\.(\d+)x(\d+)", name)
     if not match:
         return name
@@ -235,14 +259,17 @@ def take_turn(competitor, log):
                         continue
                     if name:
                         row["work"] = work_of(name)
-                        at = command.index("--layers") + 1 if "--layers" in command else 0
-                        row["layers"] = int(command[at]) if at else None
+                    elif "--model" in command:
+                        row["model"] = command[command.index("--model") + 1]
+                    if row.get("model"):
+                        row["layers"] = int(command[command.index("--layers") + 1]) if "--layers" in command else None
                     turn["rows"].append(row)
             turn["peak_bytes"] = max(turn["peak_bytes"], peak)
     except RuntimeError as error:
         turn["failed"] = str(error)
     busy_after, idle_after = cpu_seconds()
     turn["seconds"] = time.monotonic() - start
+    turn["exchange_ns"] = exchange()
     turn["others"] = max(0.0, busy_after - busy - own) / max(1e-9, busy_after - busy + idle_after - idle)
     return turn
 
@@ -304,7 +331,15 @@ def describe(turn):
     if "failed" in turn:
         return "failed: " + turn["failed"]
     values = ", ".join(f"{row['work']} {row['median']:.3g}" for row in turn["rows"][:6])
-    return f"{values} ({turn['seconds']:.0f} s, others {100 * turn['others']:.0f} %)"
+    return f"{values} ({turn['seconds']:.0f} s, others {100 * turn['others']:.0f} %, {turn['exchange_ns'] or 0:.0f} ns between cores)"
+
+
+def undisturbed(path):
+    """Whether what a turn measured may stay."""
+    if not os.path.exists(path):
+        return False
+    turn = json.load(open(path))
+    return turn["others"] <= QUIET and not peers_report.is_far(turn, peers_report.nearest(ROWS))
 
 
 def measure(chosen, minutes):
@@ -314,7 +349,7 @@ def measure(chosen, minutes):
             os.makedirs(os.path.join(ROWS, name), exist_ok=True)
             for competitor in competitors if number <= rounds else []:
                 path = turn_path(name, number, competitor)
-                if (os.path.exists(path) and json.load(open(path))["others"] <= QUIET) or (number > 1 and falls_behind(name, competitor)):
+                if undisturbed(path) or (number > 1 and falls_behind(name, competitor)):
                     continue
                 if time.monotonic() > end:
                     print("no time is left: the rest is measured when this is called again", file=sys.stderr)

@@ -3,7 +3,7 @@
 #
 #   bench/peers.sh [--all] [--fresh] [--prepare] [--report] [--minutes M] [STAGE...]
 #
-#   STAGE        bert minilm gpt llama fusion granularity ops threads large first bert-large; default: all, in this order
+#   STAGE        product bert minilm gpt llama fusion granularity ops threads large first bert-large; default: all, in this order
 #   --all        also what takes hours: batches up to 64, BERT-large's too, and whole models of 6 and 20 billion parameters (24 GiB)
 #   --prepare    only convert the peers' models, which is not measured
 #   --report     only write the page from what was measured before

@@ -1,10 +1,10 @@
 """Tokens per second of one library on a decoder of GPT-2's architecture with random weights: a prompt, and one token after another behind it.
 
-    peers_gpt.py PEER [--prompt 512] [--first N] [--threads 2] [--layers 24 --hidden 1024 --heads 16] [--seconds 1] [--work FOLDER] [--prepare]
+    peers_gpt.py PEER [--prompt 512] [--first N] [--threads 2] [--layers 24 --hidden 1024 --heads 16 | --model gpt-j-6b --layers 1] [--seconds 1] [--work FOLDER] [--prepare]
 
 PEER: pytorch-fp32, pytorch-bf16, ctranslate2-fp32, ctranslate2-int8, openvino-int8, openvino-int4 (groups of 128). The default shape is the paper's
 GPT-3 style model of 350M parameters. --first N measures the prompt and N tokens after it as one thing. A prompt gives the logits of its last token
-only, as zq's does. Converted models are kept in the work folder; --prepare converts and measures nothing.
+only, as zq's does. --model: PyTorch has the blocks of GPT-J 6B and GPT-NeoX 20B, too. Converted models are kept in the work folder; --prepare converts and measures nothing.
 """
 import argparse
 import json
@@ -21,6 +21,7 @@ parser.add_argument("peer")
 parser.add_argument("--prompt", type=int, default=512)
 parser.add_argument("--first", type=int, default=0)
 parser.add_argument("--threads", type=int, default=2)
+parser.add_argument("--model", choices=["gpt2", "gpt-j-6b", "gpt-neox-20b"], default="gpt2")
 parser.add_argument("--layers", type=int, default=24)
 parser.add_argument("--hidden", type=int, default=1024)
 parser.add_argument("--heads", type=int, default=16)
@@ -34,16 +35,26 @@ N_IDS = 50257
 ids = np.random.default_rng(0).integers(0, 50000, (1, args.prompt))
 
 
+def empty_model():
+    if args.model == "gpt-j-6b":
+        from transformers import GPTJConfig, GPTJForCausalLM
+        return GPTJForCausalLM(GPTJConfig(n_layer=args.layers))
+    if args.model == "gpt-neox-20b":
+        from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+        return GPTNeoXForCausalLM(GPTNeoXConfig(num_hidden_layers=args.layers))
+    from transformers import GPT2Config, GPT2LMHeadModel
+    return GPT2LMHeadModel(GPT2Config(n_layer=args.layers, n_embd=args.hidden, n_head=args.heads))
+
+
 def random_model():
     """Weights that repeat a million random numbers: they are there at once, and time does not depend on them."""
     import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
     from transformers.modeling_utils import no_init_weights
 
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
     with no_init_weights():
-        model = GPT2LMHeadModel(GPT2Config(n_layer=args.layers, n_embd=args.hidden, n_head=args.heads)).eval()
+        model = empty_model().eval()
     pattern = 0.02 * torch.randn(1 << 20)
     with torch.no_grad():
         for name, weights in model.named_parameters():

@@ -11,9 +11,12 @@ import subprocess
 
 import peers_chart
 
+FAR = 2.0  # times what a line of cache takes to another core and back at the least
 PACKAGES = ["torch", "onnxruntime", "openvino", "nncf", "optimum-intel", "ctranslate2", "llama-cpp-python"]
 N_LAYERS = {"gpt-j-6b": 28, "gpt-neox-20b": 44}
 TITLES = {
+    "product": ("A linear map by itself, GOP/s", "Columns: tokens x inputs x outputs, with a pass that makes INT8 tokens from floats; and from tokens as the operator "
+                "before leaves them. Weights are far larger than the caches. PyTorch and ONNX Runtime take one range for all tokens."),
     "bert": ("BERT-base, sequences per second", "Columns: sequences x tokens."),
     "minilm": ("MiniLM-L6 (6 layers of width 384), sequences per second", "Columns: sequences x tokens."),
     "bert-large": ("BERT-large, sequences per second", "Columns: sequences x tokens."),
@@ -180,7 +183,7 @@ def ops_table(stage):
 
 def large_table(stage):
     """Time of the whole = time with one layer + (layers - 1) times the difference that a layer makes."""
-    lines = head(["model", "", "prompt 128, tokens/s", "against BF16", "decode, tokens/s", "ms per token", "against BF16"])
+    lines = head(["model", "", "prompt 128, tokens/s", "against our BF16", "decode, tokens/s", "ms per token", "against our BF16"])
     groups = collections.defaultdict(list)
     for model, layers in N_LAYERS.items():
         inferred = {}
@@ -200,7 +203,7 @@ def large_table(stage):
                 ratios = [f"{rate / b:.2f}x" if b else "" for rate, b in zip(rates, base)]
                 lines.append(f"| {model}, {'inferred from 1 and 3 layers' if scaled else 'whole'} | {who} | {number(rates[0])} | {ratios[0]} | "
                              f"{number(rates[1])} | {1e3 / rates[1]:.0f} | {ratios[1]} |")
-                kind = "float" if "BF16" in who else "zq"
+                kind = stage.kinds[who]
                 groups[f"{model}{', inferred' if scaled else ''}, decode tokens/s"].append((who, rates[1], peers_chart.colour(who, kind)))
     return lines, list(groups.items())
 
@@ -236,6 +239,26 @@ OTHERS = {
 }
 
 
+def nearest(rows_folder):
+    """The least that a line of cache took to another core and back in any turn, ns; None: one core."""
+    turns = (json.load(open(path)) for path in glob.glob(os.path.join(rows_folder, "*", "*.json")))
+    return min((turn["exchange_ns"] for turn in turns if turn["exchange_ns"]), default=None)
+
+
+def is_far(turn, nearest_ns):
+    """Whether the cores did not share a cache after a turn, as they did after others: virtual cores are moved while they run."""
+    return bool(nearest_ns) and turn["exchange_ns"] > FAR * nearest_ns
+
+
+def distances(turns, nearest_ns):
+    far = [turn["exchange_ns"] for turn in turns if is_far(turn, nearest_ns)]
+    if not nearest_ns:
+        return ""
+    near = statistics.median(turn["exchange_ns"] for turn in turns if not is_far(turn, nearest_ns))
+    text = f" A line of cache took {near:.0f} ns to another core and back after {len(turns) - len(far)} turns"
+    return text + (f" and {statistics.median(far):.0f} ns after {len(far)}." if far else ".")
+
+
 def version(package):
     try:
         return f"{package} {importlib.metadata.version(package)}"
@@ -253,7 +276,7 @@ def section(rows_folder, docs, name, threads):
     lines = [f"## {name}", "",
              f"{turns[0]['started']} to {turns[-1]['started']}, {threads} threads each. {zq} ({commit or 'no commit'}), "
              f"{', '.join(filter(None, map(version, PACKAGES)))}. {len(turns)} turns, in which other programs took {100 * statistics.median(others):.1f} % of the processor's "
-             f"time (median; at most {100 * others[-1]:.1f} %, more than 5 % in {sum(o > 0.05 for o in others)} turns)."]
+             f"time (median; at most {100 * others[-1]:.1f} %, more than 5 % in {sum(o > 0.05 for o in others)} turns).{distances(turns, nearest(rows_folder))}"]
     for stage_name, stage in stages.items():
         if stage_name == "machine":
             lines += ["", "### What the machine can do", "", "`zq bench --machine`", "", *machine_table(stage)]

@@ -16,11 +16,19 @@ struct list {
     size_t items[MAX_LIST], n;
 };
 
-static option_reader read_list;
+struct products {
+    struct {
+        size_t n_tokens, n_cols, n_rows;
+    } items[MAX_LIST];
+    size_t n;
+};
+
+static option_reader read_list, read_products;
 
 static struct {
     const char *model, *shape, *scheme, *group, *embeddings, *weights;
     struct list batch, prompt;
+    struct products products;
     size_t decode, n_layers;
     float seconds;
     bool machine, ops, unfused, granularity, json, tune;
@@ -39,6 +47,30 @@ static zq_status read_list(void *target, const char *option, const char *value, 
         if (list->n == MAX_LIST) return fail(err, ZQ_EINVAL, "%s takes %d numbers at most", option, MAX_LIST);
         list->items[list->n++] = (size_t)n;
         at = end;
+        if (!*at) return ZQ_OK;
+    }
+}
+
+/* "512x4096x4096,1x4096x32768" */
+static zq_status read_products(void *target, const char *option, const char *value, zq_error *err)
+{
+    struct products *list = target;
+    list->n = 0;
+    for (const char *at = value;; at++) {
+        size_t sizes[3];
+        for (int i = 0; i < 3; i++) {
+            char *end;
+            const unsigned long long n = strtoull(at, &end, 10);
+            const bool ends = i < 2 ? *end == 'x' : !*end || *end == ',';
+            if (*at < '0' || *at > '9' || !ends || !n || n > 1u << 24)
+                return fail(err, ZQ_EINVAL, "%s needs TOKENSxINPUTSxOUTPUTS, such as 512x4096x4096, not '%s'", option, value);
+            sizes[i] = (size_t)n;
+            at = i < 2 ? end + 1 : end;
+        }
+        if (list->n == MAX_LIST) return fail(err, ZQ_EINVAL, "%s takes %d products at most", option, MAX_LIST);
+        list->items[list->n].n_tokens = sizes[0];
+        list->items[list->n].n_cols = sizes[1];
+        list->items[list->n++].n_rows = sizes[2];
         if (!*at) return ZQ_OK;
     }
 }
@@ -160,10 +192,34 @@ static zq_status bench_granularities(struct run *run, zq_error *err)
     return st;
 }
 
+static zq_status bench_products(struct run *run, zq_error *err)
+{
+    zq_product_bench_options o = {.n_threads = settings.n_threads, .scheme = args.scheme, .group = args.group, .seconds = (double)args.seconds,
+                                  .machine = run->machine, .row = print_row, .user = &run->out};
+    zq_status st = ZQ_OK;
+    for (size_t i = 0; i < args.products.n && !st; i++) {
+        o.n_tokens = args.products.items[i].n_tokens;
+        o.n_cols = args.products.items[i].n_cols;
+        o.n_rows = args.products.items[i].n_rows;
+        st = zq_bench_product(&o, err);
+        if (!st) st = run->out.status;
+    }
+    return st;
+}
+
+static bool on_this_processor(void)
+{
+    return !settings.device || !strcmp(settings.device, "cpu");
+}
+
 static zq_status check_args(zq_error *err)
 {
-    if (!args.model && !args.shape && !args.machine)
+    if (!args.model && !args.shape && !args.machine && !args.products.n)
         return fail(err, ZQ_EINVAL, "MODEL is missing: zq bench MODEL, or --shape NAME, or --machine");
+    const bool of_models = args.embeddings || args.n_layers || args.granularity || args.unfused || args.ops;
+    if (args.products.n && (args.model || args.shape || of_models || !on_this_processor()))
+        return fail(err, ZQ_EINVAL, "--product is measured by itself, on this processor: it goes with --scheme, --group and --machine");
+    if (args.products.n) return ZQ_OK;
     if (args.model && args.shape) return fail(err, ZQ_EINVAL, "--shape %s needs no model, but '%s' is given", args.shape, args.model);
     if (!args.shape && (args.scheme || args.group || args.embeddings || args.n_layers || args.granularity))
         return fail(err, ZQ_EINVAL, "--scheme, --group, --embeddings, --layers and --granularity go with --shape");
@@ -192,7 +248,7 @@ static zq_status bench(zq_error *err)
     struct run run = {.out = {.err = err, .prefix = ""}};
     zq_status st = check_args(err);
     const bool one = (args.model || args.shape) && !args.granularity;
-    const bool here = !settings.device || !strcmp(settings.device, "cpu");
+    const bool here = on_this_processor();
     /* first: its memory is not a model's */
     if (!st && (here || args.machine)) st = zq_machine_measure(&machine, settings.n_threads, (double)args.seconds / 10, err);
     if (!st && one) st = open_model(&model, args.scheme, err);
@@ -204,6 +260,7 @@ static zq_status bench(zq_error *err)
     if (!st && args.machine) zq_machine_report(machine, print_row, &run.out);
     if (!st) st = run.out.status;
     if (!st && one) st = bench_all(&run, err);
+    if (!st) st = bench_products(&run, err);
     if (!st && args.granularity) st = bench_granularities(&run, err);
     zq_machine_free(machine);
     zq_model_close(plain);
@@ -225,6 +282,7 @@ static const struct option options[] = {
     {"ops", 0, NULL, read_flag, &args.ops, "instead: time, bytes and share of the limit of each fused operator of a step"},
     {"unfused", 0, NULL, read_flag, &args.unfused, "compare float weights, a step with separate quantize and dequantize passes, and the fused one"},
     {"tune", 0, NULL, read_flag, &args.tune, "first find the fastest kernels of the GPU for these products; they are kept for later runs"},
+    {"product", 0, "TxKxN,..", read_products, &args.products, "instead of a model: maps of T tokens, K inputs and N outputs"},
     {"granularity", 0, NULL, read_flag, &args.granularity, "compare scales for a tensor, 48 groups of rows, each row, 128, 64 and 32 input channels"},
     {"weights", 0, "MODEL", read_text, &args.weights, "with --granularity: also the rounding error of this float model's weights"},
     DEVICE_OPTION,
@@ -237,7 +295,8 @@ static const struct option options[] = {
 const struct command cmd_bench = {
     .name = "bench",
     .summary = "measures how fast a model runs on this machine",
-    .usage = "MODEL | --shape NAME | --machine [--scheme S] [--group G] [--batch N,..] [--prompt N,..] [--decode N] [--ops] [--json]",
+    .usage = "MODEL | --shape NAME | --product TxKxN,.. | --machine [--scheme S] [--group G] [--batch N,..] [--prompt N,..] [--decode N]\n"
+             "                [--ops] [--json]",
     .details = "Rows: encode (encoders), prompt, decode (at that context) and firstN (N new tokens, the prompt before them included); median and\n"
                "best of repeated runs on random ids; last the peak of resident memory, on a GPU what lies there, too. The limit is what this\n"
                "machine, measured in the same run, could do at best: integer products at their peak, or weights and caches at the bandwidth of the\n"

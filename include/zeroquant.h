@@ -515,7 +515,8 @@ ZQ_API zq_status zq_rounding_error(const zq_model *model, const char *scheme, co
 typedef struct zq_machine zq_machine;
 ZQ_API zq_status zq_machine_measure(zq_machine **out, int n_threads, double seconds, zq_error *err);
 ZQ_API void zq_machine_free(zq_machine *machine); /* accepts NULL */
-/* Rows "machine.int8.avx2", "machine.f32.avx2", "machine.memory", "machine.cache", ... in GOP/s and GB/s. */
+/* Rows "machine.int8.avx2", "machine.f32.avx2", ..., "machine.memory", "machine.cache" in GOP/s and GB/s, and "machine.exchange": ns that a
+ * line of cache takes to another core and back. */
 ZQ_API void zq_machine_report(const zq_machine *machine, zq_bench_fn *row, void *user);
 
 typedef struct zq_bench_options {
@@ -539,6 +540,21 @@ typedef struct zq_bench_options {
  * Limits: products of the maps over the peak of their kind, or bytes of weights and caches over the bandwidth of where they lie; the later counts.
  * Returns ZQ_OK or errors of sessions. */
 ZQ_API zq_status zq_bench_model(const zq_model *model, const zq_bench_options *options, zq_error *err);
+
+typedef struct zq_product_bench_options {
+    int n_threads;
+    const char *scheme, *group;       /* "w8a8" (NULL) or "w4a8"; as in zq_quantize_options */
+    size_t n_tokens, n_cols, n_rows;  /* tokens, inputs and outputs of each */
+    double seconds;                   /* as in zq_bench_options, and so are these: */
+    const zq_machine *machine;
+    zq_bench_fn *row;
+    void *user;
+} zq_product_bench_options;
+
+/* A linear map of INT8 tokens by itself, on random weights far larger than the caches. Rows in GOP/s, two operations for each weight and token:
+ * "product", of tokens as the operator before leaves them, and "quantized", with a pass that makes them from floats.
+ * Returns ZQ_OK, ZQ_EINVAL, ZQ_EUNSUPPORTED (another scheme), ZQ_ELIMIT (a size) or ZQ_ENOMEM. */
+ZQ_API zq_status zq_bench_product(const zq_product_bench_options *options, zq_error *err);
 
 /* Times every kernel that a GPU has for this model's INT8 products, for 8, 16, 32, ... up to most_tokens tokens, and keeps the fastest in the
  * user's cache folder, $XDG_CACHE_HOME (or ~/.cache)/zeroquant, where models that are opened later find them. No session of the model may be open.

@@ -148,6 +148,7 @@ zq_status zq_machine_measure(zq_machine **out, int n_threads, double seconds, zq
         for (int bit = 0; bit < ZQ_MACHINE_LEVELS; bit++)
             for (enum zq_work work = 0; work < ZQ_N_WORKS; work++)
                 if (m->levels >> bit & 1) m->ops[bit][work] = zq_peak_rate(team, 1u << bit, work, seconds);
+        if (m->n_threads > 1) m->exchange = zq_exchange_rate();
         m->cache_bytes = zq_cache_bytes();
         m->memory = zq_read_rate(team, zq_memory_array_bytes(), seconds);
         if (m->cache_bytes) m->cache = zq_read_rate(team, m->cache_bytes / 4, seconds);
@@ -168,7 +169,7 @@ static void report(const zq_machine *m, const char *name, const char *unit, cons
                    zq_bench_fn *row, void *user)
 {
     if (!(rate.best > 0)) return;
-    const zq_bench_row r = {.name = name, .unit = unit, .median = 1e-9 * rate.median, .best = 1e-9 * rate.best, .limit = NAN, .share = NAN,
+    const zq_bench_row r = {.name = name, .unit = unit, .median = rate.median, .best = rate.best, .limit = NAN, .share = NAN,
                             .threads = m->n_threads, .level = level, .math = "exact"};
     row(user, &r);
 }
@@ -180,8 +181,11 @@ void zq_machine_report(const zq_machine *m, zq_bench_fn *row, void *user)
         for (enum zq_work work = 0; work < ZQ_N_WORKS; work++) {
             const char *level = zq_levels_name(1u << bit);
             snprintf(name, sizeof name, "machine.%s.%s", zq_work_name(work), level);
-            report(m, name, work < ZQ_WORK_BF16 ? "GOP/s" : "GFLOP/s", level, m->ops[bit][work], row, user);
+            report(m, name, work < ZQ_WORK_BF16 ? "GOP/s" : "GFLOP/s", level, zq_rate_times(m->ops[bit][work], 1e-9), row, user);
         }
-    report(m, "machine.memory", "GB/s", zq_levels_name(m->levels), m->memory, row, user);
-    report(m, "machine.cache", "GB/s", zq_levels_name(m->levels), m->cache, row, user);
+    const char *level = zq_levels_name(m->levels);
+    const struct zq_rate ns = {1e9 / m->exchange.median, 1e9 / m->exchange.best};
+    report(m, "machine.memory", "GB/s", level, zq_rate_times(m->memory, 1e-9), row, user);
+    report(m, "machine.cache", "GB/s", level, zq_rate_times(m->cache, 1e-9), row, user);
+    if (m->exchange.best > 0) report(m, "machine.exchange", "ns", level, ns, row, user);
 }

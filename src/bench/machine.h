@@ -15,6 +15,7 @@ struct zq_machine {
     unsigned levels;
     struct zq_rate ops[ZQ_MACHINE_LEVELS][ZQ_N_WORKS]; /* by bit of the level */
     struct zq_rate memory, cache; /* bytes read: from arrays far larger than the last-level cache, and from a quarter of it */
+    struct zq_rate exchange;      /* trips of a line of cache to another core and back; 0: there is one core */
     size_t cache_bytes;           /* of the last level; 0: unknown */
 };
 
@@ -28,6 +29,8 @@ struct zq_rate zq_rate_times(struct zq_rate runs, double amount);
 struct zq_rate zq_peak_rate(struct zq_team *team, unsigned level, enum zq_work work, double seconds);
 /* Bytes read a second by all threads from an array of n_bytes; 0: out of memory. */
 struct zq_rate zq_read_rate(struct zq_team *team, size_t n_bytes, double seconds);
+/* Trips of a line of cache to another core and back, a second: the median of several pairs of threads. 0: there is one core. */
+struct zq_rate zq_exchange_rate(void);
 /* Of the last-level cache; 0: unknown. */
 size_t zq_cache_bytes(void);
 /* The size of an array that no last-level cache holds. */

@@ -69,7 +69,19 @@ expect_error "errors of a quantized model" 5 "is quantized"
 run "$zq" bench --shape minilm --granularity --group k:64
 expect_error "granularity chooses groups" 2 "--granularity"
 
+run "$zq" bench --product 5x64x48,1x96x32 --scheme w4a8 --group k:32 --seconds 0.01 --json
+expect "products with and without making tokens" [ "$(names)" = "product.5x64x48 quantized.5x64x48 product.1x96x32 quantized.1x96x32 " ]
+expect "a product takes time" at_least "$(value product.5x64x48 median)" 0.0001
+expect "making tokens takes more" at_least "$(value product.5x64x48 best)" "$(value quantized.5x64x48 best)"
+run "$zq" bench --product 5x64
+expect_error "a size is missing" 2 "TOKENSxINPUTSxOUTPUTS"
+run "$zq" bench --product 5x64x48 --shape minilm
+expect_error "products by themselves" 2 "--product"
+run "$zq" bench --product 5x64x48 --scheme w8a16
+expect_error "products of INT8 tokens" 5 "w8a16"
+
 run "$zq" bench --machine --seconds 0.01 --json
+[ "$(nproc)" -lt 2 ] || expect "a line went to another core and back" at_least "$(value machine.exchange median)" 1
 expect "memory was read" at_least "$(value machine.memory best)" 0.01
 if grep -q avx2 /proc/cpuinfo; then
     expect "peaks of a level" [ "$(names | grep -o 'machine.[a-z0-9]*.avx2 ' | tr -d '\n')" = "machine.int8.avx2 machine.int4.avx2 machine.f32.avx2 " ]
