@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-enum { ZQ_PLUGIN_VERSION = 13 };
+enum { ZQ_PLUGIN_VERSION = 14 };
 
 /* Row stride of INT8 activations on a device, and where rows of codes begin: multiples of this many bytes. */
 enum { ZQ_DEVICE_ALIGN = 16 };
@@ -180,6 +180,8 @@ struct zq_plugin {
      * without a residual, and the fewest tokens that are not below; then the rule. The table stays the caller's. */
     void (*prefer)(struct zq_queue *queue, enum zq_device_kernel kernel);
     void (*tuned)(struct zq_queue *queue, const struct zq_tuned *items, size_t n);
+    /* The kernel for many tokens that the latest INT8 product took; BY_TABLE: that for few. */
+    enum zq_device_kernel (*took)(const struct zq_queue *queue);
 
     /* The operators of training, which take the queue first; NULL where there is no library of products (cuBLASLt). Heads of up to
      * ZQ_TRAINING_HEAD_DIM values. */

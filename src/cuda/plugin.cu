@@ -37,6 +37,8 @@ static void use_table(struct zq_queue *queue, const struct zq_tuned *items, size
     queue->kernels.n = n;
 }
 
+static enum zq_device_kernel took(const struct zq_queue *queue) { return queue->kernels.took; }
+
 static enum zq_device_kernel choose(const struct zq_queue_kernels &k, const struct zq_product *p, enum zq_device_format format)
 {
     const struct zq_tuned *found = NULL;
@@ -78,9 +80,10 @@ void zq_launch_product(struct zq_queue *queue, const struct zq_product *p, enum 
     args.w_scale = (const float *)(args.w + zq_layout_codes(w, bits));
     /* tensor cores take columns as they come; groups that were padded go through the other kernel, four tokens at a time */
     if (args.q && args.n_tokens > 4 && !is_padded(w)) {
-        zq_launch_gemm(queue, args, bits, w->k_group != 0, choose(queue->kernels, p, format));
+        queue->kernels.took = zq_launch_gemm(queue, args, bits, w->k_group != 0, choose(queue->kernels, p, format));
         return;
     }
+    queue->kernels.took = ZQ_KERNEL_BY_TABLE;
     for (size_t t = 0; t < p->n_tokens; t += 4) {
         args.n_tokens = (uint32_t)(p->n_tokens - t < 4 ? p->n_tokens - t : 4);
         args.q = p->q ? p->q + t * p->ld_x : NULL;
@@ -101,7 +104,7 @@ extern "C" __attribute__((visibility("default"))) const struct zq_plugin *zq_dev
         zq_queue_alloc, zq_queue_free, zq_queue_upload, zq_queue_download, zq_queue_copy, zq_queue_finish,
         zq_queue_start_clock, zq_queue_read_clock,
         zq_launch_norm, zq_launch_activate, zq_launch_product, zq_launch_keep, zq_launch_attend,
-        zq_launch_embed, zq_launch_gather, zq_launch_sample, zq_blas_sums, serves, prefer, use_table, zq_queue_training,
+        zq_launch_embed, zq_launch_gather, zq_launch_sample, zq_blas_sums, serves, prefer, use_table, took, zq_queue_training,
         zq_queue_begin_graph, zq_queue_end_graph, zq_queue_run_graph, zq_graph_free,
     };
     return &plugin;

@@ -7,7 +7,7 @@
 
 /* Which kernels products take. */
 struct zq_queue_kernels {
-    enum zq_device_kernel preferred;
+    enum zq_device_kernel preferred, took; /* the latest product */
     const struct zq_tuned *items;
     size_t n;
 };
@@ -94,7 +94,8 @@ void zq_launch_sample(struct zq_queue *queue, const struct zq_device_sample *a);
 const struct zq_training_ops *zq_queue_training(struct zq_queue *queue);
 struct product_args;
 void zq_launch_gemv(struct zq_queue *queue, const struct product_args &args, int bits, bool grouped);
-void zq_launch_gemm(struct zq_queue *queue, const struct product_args &args, int bits, bool grouped, enum zq_device_kernel kernel);
+/* Returns the kernel that serves, which need not be the one that is asked for. */
+enum zq_device_kernel zq_launch_gemm(struct zq_queue *queue, const struct product_args &args, int bits, bool grouped, enum zq_device_kernel kernel);
 /* False, and nothing is queued, where CUTLASS is missing or does not serve. W8A8 without groups. */
 bool zq_cutlass_built(void);
 bool zq_cutlass_product(struct zq_queue *queue, const struct product_args &args);

@@ -1,7 +1,8 @@
-/* Tuning tables: what is written is read; what is damaged or from another version is no harm; where they are looked for; and what is measured, with
- * a device that only keeps time. */
+/* Tuning tables: what is written is read; what is damaged or from another version is no harm; where they are looked for; which kernel a product
+ * takes by them; and what is measured, with a device that only keeps time. */
 #include "base/alloc.h"
 #include "base/file.h"
+#include "cuda/layout.h"
 #include "cuda/load.h"
 
 #include <setjmp.h>
@@ -195,6 +196,63 @@ static int open_device(const char *kernel)
     return right ? 0 : 1;
 }
 
+/* ---- which kernel a product takes by a table: on the simulated device, whose operators are those of a GPU */
+
+static enum zq_device_kernel kernel_of(const struct zq_device *d, struct zq_product *p, size_t n_tokens, bool residual)
+{
+    p->n_tokens = n_tokens;
+    p->residual = residual ? p->out : NULL;
+    d->plugin->product(d->queue, p, ZQ_DEVICE_W8A8);
+    assert_null(d->plugin->finish(d->queue));
+    return d->plugin->took(d->queue);
+}
+
+static void a_product_takes_the_kernel_of_its_row(void **state)
+{
+    (void)state;
+    enum { ROWS = 8, COLS = 32, MOST = 130 };
+    static const struct zq_tuned items[] = {
+        {ZQ_DEVICE_W8A8, ROWS, COLS, 0, 16, false, ZQ_KERNEL_HOPPER}, {ZQ_DEVICE_W8A8, ROWS, COLS, 0, 16, true, ZQ_KERNEL_SMALL},
+        {ZQ_DEVICE_W8A8, ROWS, COLS, 0, 64, true, ZQ_KERNEL_WIDE},    {ZQ_DEVICE_W8A8, ROWS, COLS, 0, 64, false, ZQ_KERNEL_VENDOR},
+        {ZQ_DEVICE_W8A8, ROWS, COLS, 0, 96, true, ZQ_KERNEL_VENDOR},  {ZQ_DEVICE_W8A8, 2 * ROWS, COLS, 0, 8, false, ZQ_KERNEL_WIDE},
+        {ZQ_DEVICE_W4A8, ROWS, COLS, 0, 8, false, ZQ_KERNEL_WIDE},    {ZQ_DEVICE_W8A8, ROWS, COLS, 32, 8, false, ZQ_KERNEL_WIDE},
+    };
+    static const int8_t codes[ROWS * COLS];
+    static const float scales[ROWS];
+    static struct zq_kernels layouts;
+    struct zq_device *d = NULL;
+    if (zq_device_open(&d, "cuda-host", &error_text)) skip(); /* no C++ compiler, no simulated device */
+    zq_device_layouts(&layouts);
+    struct zq_matrix w = {.n_rows = ROWS, .n_cols = COLS, .dtype = ZQ_I8};
+    w.packed = d->plugin->alloc(d->queue, layouts.w8_a8.packed_bytes(&w));
+    layouts.w8_a8.pack(&w, 0, ROWS, codes, scales);
+    int8_t *q = d->plugin->alloc(d->queue, MOST * COLS);
+    float *scale = d->plugin->alloc(d->queue, MOST * sizeof *scale), *out = d->plugin->alloc(d->queue, MOST * ROWS * sizeof *out);
+    memset(q, 0, MOST * COLS);
+    memset(scale, 0, MOST * sizeof *scale);
+    memset(out, 0, MOST * ROWS * sizeof *out);
+    struct zq_product p = {.w = &w, .q = q, .scale = scale, .ld_x = COLS, .out = out, .ld_out = ROWS};
+
+    assert_int_equal(kernel_of(d, &p, 16, false), ZQ_KERNEL_SMALL); /* the rule */
+    d->plugin->tuned(d->queue, items, sizeof items / sizeof *items);
+    assert_int_equal(kernel_of(d, &p, 4, false), ZQ_KERNEL_BY_TABLE);
+    for (size_t n = 5; n <= 16; n += 11) {
+        assert_int_equal(kernel_of(d, &p, n, false), ZQ_KERNEL_HOPPER);
+        assert_int_equal(kernel_of(d, &p, n, true), ZQ_KERNEL_SMALL);
+    }
+    assert_int_equal(kernel_of(d, &p, 17, false), ZQ_KERNEL_VENDOR);
+    assert_int_equal(kernel_of(d, &p, 17, true), ZQ_KERNEL_WIDE);
+    assert_int_equal(kernel_of(d, &p, 65, true), ZQ_KERNEL_SMALL); /* the vendor's cannot serve with a residual: the rule */
+    assert_int_equal(kernel_of(d, &p, 65, false), ZQ_KERNEL_SMALL);
+    assert_int_equal(kernel_of(d, &p, MOST, false), ZQ_KERNEL_WIDE);
+    d->plugin->prefer(d->queue, ZQ_KERNEL_WIDE);
+    assert_int_equal(kernel_of(d, &p, 16, false), ZQ_KERNEL_WIDE);
+
+    void *const all[] = {w.packed, q, scale, out};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) d->plugin->free(d->queue, all[i]);
+    zq_device_close(d);
+}
+
 /* ---- a device that keeps time: products take what their kernel takes */
 
 static enum zq_device_kernel preferred;
@@ -253,6 +311,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_cache_folder_is_the_users),
         cmocka_unit_test(the_users_table_comes_before_what_is_shipped),
         cmocka_unit_test(a_device_has_the_table_that_lies_with_its_plugin),
+        cmocka_unit_test(a_product_takes_the_kernel_of_its_row),
         cmocka_unit_test(the_fastest_kernel_wins),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
