@@ -176,7 +176,7 @@ static const struct option options[] = {
     {"seed", 0, "S", read_seed, &args.seed, "of samples and their order"},
     {"time-budget", 0, "MIN", read_real, &args.time_budget, "minutes to spend: steps of a block, at most --iters, are measured once to fit"},
     {"device", 0, "D", read_text, &settings.device, "where blocks are distilled: cpu (default), cuda, cuda:N, or cuda-host, a simulated GPU"},
-    {"math", 0, "M", read_math, &running.math, "of training: exact (default), or fast: products in BF16 where there are units, on a GPU TF32"},
+    {"math", 0, "M", read_math, &running.math, "of training: exact (default), or fast: products in BF16, where there are units"},
     {"memory", 0, "SIZE", read_bytes, &args.memory, "bound on resident memory: 512M, 2G, 1.5GiB"},
     {"dry-run", 0, NULL, read_flag, &args.dry_run, "print the plan and stop"},
     {"force", 0, NULL, read_flag, &args.force, "replace an existing OUT: a model, or an empty directory"},

@@ -1,7 +1,7 @@
 /* NVIDIA's library of matrix products, cuBLASLt, opened with dlopen when the first product wants it: float products of 16 bits on tensor
- * cores (the honest baseline of everything INT8 here), those of training in F32 or TF32, and INT8 sums for checks of our own kernels. Without the
- * library, or without its header when this was built, or in the simulator, nothing is queued and the caller runs a kernel of our own; training
- * has none.
+ * cores (the honest baseline of everything INT8 here), those of training in F32, TF32 or BF16, and INT8 sums for checks of our own kernels.
+ * Without the library, or without its header when this was built, or in the simulator, nothing is queued and the caller runs a kernel of our
+ * own; training has none.
  *
  * What a newcomer would get wrong: cuBLASLt thinks in columns. Our out [tokens, rows] is its matrix of `rows` rows and `tokens` columns, hence
  * its first factor is the weights and its second the tokens. */
@@ -30,7 +30,8 @@ struct blas_plan {
     size_t ld_x, ld_out;
     int side;
     uint32_t align; /* of all three, in bytes; 0: 256 */
-    bool turn_w, turn_x, fast, bias, usable;
+    enum zq_factors factors; /* of training */
+    bool turn_w, turn_x, bias, usable;
 };
 
 enum { BLAS_PLANS = 128, BLAS_WORKSPACE = 32 << 20, SIDE_CODES = 100, SIDE_TRAINING };
@@ -128,9 +129,11 @@ void zq_blas_close(struct zq_queue *queue)
 static bool ask(struct zq_blas *b, struct blas_plan *p)
 {
     const bool codes = p->side == SIDE_CODES;
-    const cudaDataType_t of_floats = p->side == SIDE_TRAINING ? CUDA_R_32F : p->side == SIDE_F16 ? CUDA_R_16F : CUDA_R_16BF;
+    const bool wide = p->side == SIDE_TRAINING && p->factors != ZQ_FACTORS_BF16;
+    const cudaDataType_t of_floats = wide ? CUDA_R_32F : p->side == SIDE_F16 ? CUDA_R_16F : CUDA_R_16BF;
     const cudaDataType_t in = codes ? CUDA_R_8I : of_floats, out = codes ? CUDA_R_32I : CUDA_R_32F;
-    const cublasComputeType_t compute = codes ? CUBLAS_COMPUTE_32I : p->fast ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+    const cublasComputeType_t sums = p->factors == ZQ_FACTORS_TF32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+    const cublasComputeType_t compute = codes ? CUBLAS_COMPUTE_32I : sums;
     const cublasOperation_t turned = CUBLAS_OP_T;
     const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
     const size_t workspace = BLAS_WORKSPACE;
@@ -163,7 +166,7 @@ static struct blas_plan *plan_of(struct zq_blas *b, const struct blas_plan &want
         struct blas_plan *p = &b->plans[i];
         if (p->n_rows == want.n_rows && p->n_tokens == want.n_tokens && p->n_cols == want.n_cols && p->ld_w == want.ld_w && p->ld_x == want.ld_x &&
             p->ld_out == want.ld_out && p->side == want.side && p->align == want.align && p->turn_w == want.turn_w && p->turn_x == want.turn_x &&
-            p->fast == want.fast && p->bias == want.bias)
+            p->factors == want.factors && p->bias == want.bias)
             return p->usable ? p : NULL;
     }
     if (b->n_plans == BLAS_PLANS)
@@ -212,17 +215,19 @@ static bool queue_sums(struct zq_queue *queue, const product_args &a, int32_t *s
 }
 
 /* Row-major c = a b is column-major c^T = b^T a^T: b is the first factor, and what lies row by row is turned already. */
-void zq_blas_floats(struct zq_queue *queue, const struct zq_matmul *a)
+void zq_blas_floats(struct zq_queue *queue, const struct zq_training_product *product)
 {
     if (queue->error) return;
     struct zq_blas *b = opened(queue);
+    const struct zq_matmul *const a = &product->of;
+    const void *const left = product->a ? (const void *)product->a : a->a, *const right = product->b ? (const void *)product->b : a->b;
     struct blas_plan want = {};
     want.n_rows = (uint32_t)a->n, want.n_tokens = (uint32_t)a->m, want.n_cols = (uint32_t)a->k;
     want.ld_w = (uint32_t)a->ldb, want.ld_x = a->lda, want.ld_out = a->ldc, want.side = SIDE_TRAINING;
-    want.turn_w = a->turn_b, want.turn_x = a->turn_a, want.fast = a->fast, want.align = alignment_of(a->a, a->b, a->c);
+    want.turn_w = a->turn_b, want.turn_x = a->turn_a, want.factors = a->factors, want.align = alignment_of(left, right, a->c);
     const struct blas_plan *p = b ? plan_of(b, want) : NULL;
     const float keep = a->add ? 1 : 0;
-    if (!p || b->matmul(b->handle, p->op, &a->alpha, a->b, p->w, a->a, p->x, &keep, a->c, p->out, a->c, p->out, &p->algo, b->workspace,
+    if (!p || b->matmul(b->handle, p->op, &a->alpha, right, p->w, left, p->x, &keep, a->c, p->out, a->c, p->out, &p->algo, b->workspace,
                         BLAS_WORKSPACE, queue->stream))
         queue->error = cudaErrorNotSupported;
 }
@@ -238,9 +243,9 @@ bool zq_blas_there(struct zq_queue *queue)
 bool zq_blas_there(struct zq_queue *queue) { return (void)queue, false; }
 void zq_blas_close(struct zq_queue *queue) { (void)queue; }
 bool zq_blas_halves(struct zq_queue *queue, const product_args &a, int side) { return (void)queue, (void)a, (void)side, false; }
-void zq_blas_floats(struct zq_queue *queue, const struct zq_matmul *a)
+void zq_blas_floats(struct zq_queue *queue, const struct zq_training_product *product)
 {
-    (void)a;
+    (void)product;
 #if defined(__CUDACC__)
     queue->error = cudaErrorNotSupported;
 #else

@@ -12,6 +12,12 @@ struct zq_queue_kernels {
     size_t n;
 };
 
+/* Memory that grows to what is asked for. */
+struct zq_scratch {
+    void *memory;
+    size_t n_bytes;
+};
+
 #if defined(__CUDACC__)
 #define ZQ_SIMULATED false
 enum { ZQ_PINNED_BYTES = 8 << 20 };
@@ -28,6 +34,7 @@ struct zq_queue {
     void *encode_tiles;   /* of the driver, for Hopper's tiles; NULL: not there, or not yet asked for */
     bool asked_tiles;
     struct zq_queue_kernels kernels;
+    struct zq_scratch scratch;
     char sentence[200];
 };
 template <class A> static void launch(struct zq_queue *queue, void (*kernel)(const A), unsigned grid_x, unsigned grid_y, unsigned n_threads,
@@ -43,6 +50,7 @@ struct zq_queue {
     struct sim_device *device;
     struct zq_graph *recording; /* NULL: what is launched runs at once */
     struct zq_queue_kernels kernels;
+    struct zq_scratch scratch;
 };
 template <class A> struct launched {
     void (*kernel)(const A);
@@ -70,6 +78,8 @@ uint64_t zq_queue_seed(const struct zq_queue *queue);
 void zq_queue_describe(struct zq_queue *queue, char *text, size_t n);
 void *zq_queue_alloc(struct zq_queue *queue, size_t n_bytes);
 void zq_queue_free(struct zq_queue *queue, void *p);
+/* So much memory until the next call, in the queue's order; NULL: there is none, and the queue has failed. */
+void *zq_queue_scratch(struct zq_queue *queue, size_t n_bytes);
 void zq_queue_upload(struct zq_queue *queue, void *to, const void *from, size_t n_bytes);
 void zq_queue_download(struct zq_queue *queue, void *to, const void *from, size_t n_bytes);
 void zq_queue_copy(struct zq_queue *queue, void *to, const void *from, size_t n_bytes);
@@ -110,8 +120,13 @@ bool zq_blas_halves(struct zq_queue *queue, const struct product_args &args, int
 /* product: W8A8 without groups; false as halves. */
 bool zq_blas_product(struct zq_queue *queue, const struct product_args &args);
 int zq_blas_sums(struct zq_queue *queue, const struct zq_product *a, int32_t *sums);
+/* A product of training; a, b: its factors as BF16, with `of`'s leading dimensions, or NULL. */
+struct zq_training_product {
+    struct zq_matmul of;
+    const uint16_t *a, *b;
+};
 /* Fails the queue where the library refuses. */
-void zq_blas_floats(struct zq_queue *queue, const struct zq_matmul *a);
+void zq_blas_floats(struct zq_queue *queue, const struct zq_training_product *p);
 bool zq_blas_there(struct zq_queue *queue); /* opens the library if nothing has yet */
 void zq_blas_close(struct zq_queue *queue);
 void zq_launch_product(struct zq_queue *queue, const struct zq_product *a, enum zq_device_format format);

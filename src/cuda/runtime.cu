@@ -51,6 +51,7 @@ void zq_queue_close(struct zq_queue *queue)
     if (!queue) return;
     if (queue->stream) cudaStreamSynchronize(queue->stream);
     zq_blas_close(queue);
+    zq_queue_free(queue, queue->scratch.memory);
     for (int i = 0; i < 2; i++) {
         if (queue->clock[i]) cudaEventDestroy(queue->clock[i]);
         if (queue->sent[i]) cudaEventDestroy(queue->sent[i]);
@@ -86,6 +87,7 @@ void *zq_queue_alloc(struct zq_queue *queue, size_t n)
 }
 
 void zq_queue_free(struct zq_queue *queue, void *p) { (void)queue, cudaFree(p); }
+static void fail_memory(struct zq_queue *queue) { ok(queue, cudaErrorMemoryAllocation); }
 
 /* Through two page-locked buffers by turns: the card fetches one while this processor fills the other, and the caller gets its memory
  * back when the last part has been copied, not when it has been fetched. So packing a matrix overlaps with sending the one before. */
@@ -196,6 +198,7 @@ int zq_queue_open(struct zq_queue **out, int index, uint64_t seed, char *why, si
 void zq_queue_close(struct zq_queue *queue)
 {
     if (!queue) return;
+    zq_queue_free(queue, queue->scratch.memory);
     sim_destroy(queue->device);
     free(queue);
 }
@@ -204,6 +207,7 @@ uint64_t zq_queue_seed(const struct zq_queue *queue) { return sim_seed(queue->de
 void zq_queue_describe(struct zq_queue *queue, char *text, size_t n) { (void)queue, snprintf(text, n, "a simulated GPU on this processor"); }
 void *zq_queue_alloc(struct zq_queue *queue, size_t n) { return (void)queue, aligned_alloc(256, (n + 256) / 256 * 256); }
 void zq_queue_free(struct zq_queue *queue, void *p) { (void)queue, free(p); }
+static void fail_memory(struct zq_queue *queue) { sim_fail(queue->device, "no memory"); }
 
 /* A graph is the list of what was launched, each with a copy of its arguments. */
 struct zq_graph {
@@ -309,3 +313,15 @@ void zq_queue_start_clock(struct zq_queue *queue) { (void)queue; }
 double zq_queue_read_clock(struct zq_queue *queue) { return (void)queue, 0; }
 
 #endif
+
+/* Freeing waits for what may still be read. */
+void *zq_queue_scratch(struct zq_queue *queue, size_t n_bytes)
+{
+    struct zq_scratch *s = &queue->scratch;
+    if (s->n_bytes >= n_bytes) return s->memory;
+    zq_queue_free(queue, s->memory);
+    s->memory = zq_queue_alloc(queue, n_bytes);
+    s->n_bytes = s->memory ? n_bytes : 0;
+    if (!s->memory) fail_memory(queue);
+    return s->memory;
+}

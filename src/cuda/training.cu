@@ -29,13 +29,47 @@ static void *alloc(void *self, size_t n)
 
 /* ---- rows and values ------------------------------------------------------------------------------------------------ */
 
+/* A factor that lies as rows of n values, as BF16 at `at`: rows of a multiple of 16 bytes, as tensor cores want them. */
+static uint16_t *halve(struct zq_queue *queue, const float *x, size_t *ld, size_t n_rows, size_t n, uint16_t *at)
+{
+    const halve_args args = {x, *ld, at, (n + 7) / 8 * 8, n};
+    launch(queue, train_halve, (unsigned)n_rows, value_blocks(n), TRAIN_THREADS, args);
+    *ld = args.ld_to;
+    return at;
+}
+
+/* Both factors of p as BF16, in memory of the queue that the next product uses again; its leading dimensions become theirs. */
+static bool halve_factors(struct zq_queue *queue, struct zq_training_product *p)
+{
+    struct zq_matmul *a = &p->of;
+    const size_t rows_a = a->turn_a ? a->k : a->m, cols_a = a->turn_a ? a->m : a->k;
+    const size_t rows_b = a->turn_b ? a->n : a->k, cols_b = a->turn_b ? a->k : a->n;
+    const size_t n_a = (rows_a * ((cols_a + 7) / 8 * 8) + 127) / 128 * 128, n_b = rows_b * ((cols_b + 7) / 8 * 8);
+    uint16_t *at = (uint16_t *)zq_queue_scratch(queue, (n_a + n_b) * sizeof *at);
+    if (!at) return false;
+    p->a = halve(queue, a->a, &a->lda, rows_a, cols_a, at);
+    p->b = halve(queue, a->b, &a->ldb, rows_b, cols_b, at + n_a);
+    return true;
+}
+
+#if !defined(__CUDACC__)
+static void run_product(const void *args)
+{
+    const struct zq_training_product *p = (const struct zq_training_product *)args;
+    if (p->a) sim_product(&p->of, p->a, p->b);
+    else sim_product(&p->of, p->of.a, p->of.b);
+}
+#endif
+
 static void product(void *self, const struct zq_matmul *a)
 {
+    struct zq_training_product p = {*a, NULL, NULL};
     if (!a->m || !a->n) return;
+    if (a->factors == ZQ_FACTORS_BF16 && !halve_factors(of(self), &p)) return;
 #if defined(__CUDACC__)
-    zq_blas_floats(of(self), a);
+    zq_blas_floats(of(self), &p);
 #else
-    zq_queue_launch(of(self), 0, 0, 0, [](const void *p) { sim_product((const struct zq_matmul *)p); }, a, sizeof *a);
+    zq_queue_launch(of(self), 0, 0, 0, run_product, &p, sizeof p);
 #endif
 }
 

@@ -117,6 +117,20 @@ KERNEL(TRAIN_THREADS) train_start(const struct zq_rows_start a)
     EACH_COLUMN(i, a.n) a.out[row * a.ld + i] = a.residual ? add(a.residual[row * a.n + i], a.bias[i]) : a.bias[i];
 }
 
+/* to [n_rows, ld_to] = from [n_rows, ld] as BF16; a NaN stays one, so that what diverges is seen. */
+struct halve_args {
+    const float *from;
+    size_t ld;
+    uint16_t *to;
+    size_t ld_to, n;
+};
+KERNEL(TRAIN_THREADS) train_halve(const halve_args a)
+{
+    const float *from = a.from + (size_t)block_x() * a.ld;
+    uint16_t *to = a.to + (size_t)block_x() * a.ld_to;
+    EACH_COLUMN(i, a.n) to[i] = from[i] != from[i] ? 0x7fc0 : half_form(ZQ_BF16, from[i]);
+}
+
 struct values_args {
     float *x;
     const float *y, *less;

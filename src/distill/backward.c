@@ -8,13 +8,13 @@ static void back(struct zq_student *s, const struct zq_student_linear *l, const 
 {
     s->ops->product(s->self, &(struct zq_matmul){
         .m = l->n_rows, .n = l->n_cols, .k = s->n_tokens, .alpha = 1, .a = dy, .lda = ld, .turn_a = true, .b = zq_student_read(s, l, in),
-        .ldb = l->n_cols, .c = l->dw, .ldc = l->n_cols, .fast = s->fast,
+        .ldb = l->n_cols, .c = l->dw, .ldc = l->n_cols, .factors = s->factors,
     });
     if (l->has_bias) s->ops->column_sums(s->self, dy, ld, s->n_tokens, l->n_rows, l->dbias);
     if (dx)
         s->ops->product(s->self, &(struct zq_matmul){
             .m = s->n_tokens, .n = l->n_cols, .k = l->n_rows, .alpha = 1, .a = dy, .lda = ld, .b = zq_student_weights(s, l), .ldb = l->n_cols,
-            .c = dx, .ldc = l->n_cols, .add = add, .fast = s->fast,
+            .c = dx, .ldc = l->n_cols, .add = add, .factors = s->factors,
         });
 }
 

@@ -18,6 +18,13 @@ static void quantize_input(struct zq_student *s, const struct zq_student_input *
     else s->ops->fake_tokens(s->self, in->f, in->fake, s->n_tokens, in->n);
 }
 
+/* Values of INT8 codes have more bits than BF16: TF32 where they are not multiplied as codes. */
+static enum zq_factors factors_of(const struct zq_student *s, const struct zq_student_linear *l)
+{
+    const bool codes = s->quantized && s->ops->on_device && l->layout.spec.w_bits < 16 && l->layout.spec.a_bits == 8;
+    return codes && s->factors ? ZQ_FACTORS_TF32 : s->factors;
+}
+
 /* out [T, ld] = in W^T + bias (+ residual [T, n_rows], which may be out) */
 static void run(struct zq_student *s, const struct zq_student_linear *l, const struct zq_student_input *in, const float *residual,
                 float *out, size_t ld)
@@ -32,7 +39,8 @@ static void run(struct zq_student *s, const struct zq_student_linear *l, const s
     s->ops->start(s->self, &(struct zq_rows_start){l->bias, residual, out, s->n_tokens, l->n_rows, ld});
     s->ops->product(s->self, &(struct zq_matmul){
         .m = s->n_tokens, .n = l->n_rows, .k = l->n_cols, .alpha = 1, .a = zq_student_read(s, l, in), .lda = l->n_cols,
-        .b = zq_student_weights(s, l), .ldb = l->n_cols, .turn_b = true, .c = out, .ldc = ld, .add = true, .fast = s->fast,
+        .b = zq_student_weights(s, l), .ldb = l->n_cols, .turn_b = true, .c = out, .ldc = ld, .add = true,
+        .factors = factors_of(s, l),
     });
 }
 
@@ -41,7 +49,7 @@ struct zq_attention_pass zq_student_attention(const struct zq_student *s)
     const struct zq_config *c = &s->config;
     return (struct zq_attention_pass){
         .heads = s->heads, .rotary = {s->cos, s->sin, c->n_rotated, c->arch->positions == ZQ_POS_ROTARY_PAIRS},
-        .causal = c->arch->causal, .window = c->window, .scale = s->score_scale, .fast = s->fast,
+        .causal = c->arch->causal, .window = c->window, .scale = s->score_scale, .fast = s->factors == ZQ_FACTORS_BF16,
         .n_sequences = s->n_sequences, .n_tokens = s->n_tokens, .max_length = s->max_length,
         .begins = s->there, .positions = s->there + s->max_sequences + 1,
         .qkv = s->qkv, .ld = s->ld_qkv, .attended = s->attended, .stats = s->attention_stats,

@@ -88,7 +88,7 @@ double zq_lkd_judge(const struct zq_lkd *run)
     const size_t first = run->n_held ? run->samples.n - run->n_held : 0, n_values = values_of(run);
     double total = 0;
     if (run->diverged) return INFINITY;
-    const bool fast = zq_student_judges(s);
+    const enum zq_factors factors = zq_student_judges(s);
     for (size_t i = first; i < run->samples.n; i += run->options.batch) {
         const size_t n = run->samples.n - i < run->options.batch ? run->samples.n - i : run->options.batch;
         zq_student_forward_samples(s, run->samples.x + i * n_values, n, run->samples.length, true, s->batch_out);
@@ -96,7 +96,7 @@ double zq_lkd_judge(const struct zq_lkd *run)
         total += zq_student_loss(s, &loss) * (double)n;
         drop(run, i * n_values, n * n_values);
     }
-    s->fast = fast;
+    s->factors = factors;
     return total / (double)(run->samples.n - first);
 }
 

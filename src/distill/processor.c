@@ -72,7 +72,7 @@ static void scale(void *self, float *x, float by, size_t n)
 static void product(void *self, const struct zq_matmul *a)
 {
     const struct zq_processor *p = self;
-    if (a->fast && p->kernels.matmul) zq_matmul_run_by(p->kernels.matmul, p->n_threads, a);
+    if (a->factors == ZQ_FACTORS_BF16 && p->kernels.matmul) zq_matmul_run_by(p->kernels.matmul, p->n_threads, a);
     else zq_matmul_run(p->n_threads, a);
 }
 

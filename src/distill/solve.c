@@ -119,7 +119,7 @@ double zq_solve_judge(struct zq_student *s, const struct zq_solve_samples *sampl
 {
     const size_t n_values = samples->length * s->config.width, fit = s->max_tokens / samples->length;
     const size_t at_once = fit < s->max_sequences ? fit : s->max_sequences;
-    const bool fast = zq_student_judges(s);
+    const enum zq_factors factors = zq_student_judges(s);
     double total = 0;
     for (size_t i = first; i < end; i += at_once) {
         const size_t n = end - i < at_once ? end - i : at_once;
@@ -129,7 +129,7 @@ double zq_solve_judge(struct zq_student *s, const struct zq_solve_samples *sampl
         zq_keeper_drop(&samples->keeper, samples->student_x + i * n_values, n * n_values);
         zq_keeper_drop(&samples->keeper, samples->target + i * n_values, n * n_values);
     }
-    s->fast = fast;
+    s->factors = factors;
     return total / (double)(end - first);
 }
 

@@ -21,7 +21,7 @@ struct zq_solve_options {
     double holdout;             /* the share that n_held came from */
     uint64_t seed;
     struct zq_trainer trainer;  /* where passes over the samples, their sums and training run; ops NULL: this processor. Codes are solved here */
-    bool fast;                  /* struct zq_matmul */
+    bool fast;                  /* struct zq_student_options */
     double chance;              /* share of the samples that are random ids: what they say holds for texts only in part */
     /* Told after each step; anything but ZQ_OK ends the work with that status. May be NULL. */
     zq_status (*tick)(void *user, zq_error *err);

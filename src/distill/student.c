@@ -182,7 +182,7 @@ static void plan(struct zq_student *s, const struct zq_student_options *o, struc
 {
     *s = (struct zq_student){
         .ops = o->trainer.ops ? o->trainer.ops : &zq_processor_ops, .self = o->trainer.ops ? o->trainer.self : &s->processor,
-        .processor = {.n_threads = o->n_threads}, .fast = o->fast,
+        .processor = {.n_threads = o->n_threads}, .factors = o->fast ? ZQ_FACTORS_BF16 : ZQ_FACTORS_F32,
         .config = *o->config, .n_threads = o->n_threads, .trains = o->trains, .adam = o->trains && o->adam,
         .max_sequences = o->max_sequences, .max_length = o->max_length, .max_tokens = o->max_tokens,
         .heads = heads_of(o->config), .ld_qkv = (o->config->n_heads + 2 * o->config->n_kv_heads) * o->config->head_dim,
@@ -291,17 +291,21 @@ zq_status zq_student_check(const struct zq_student *s, zq_error *err)
 
 void zq_student_begin_training(struct zq_student *s, bool fast)
 {
-    s->fast = fast;
+    s->factors = fast ? ZQ_FACTORS_BF16 : ZQ_FACTORS_F32;
     s->coded = true;
 }
 
-void zq_student_end_training(struct zq_student *s) { s->fast = s->coded = false; }
-
-bool zq_student_judges(struct zq_student *s)
+void zq_student_end_training(struct zq_student *s)
 {
-    const bool fast = s->fast;
-    s->fast = fast && s->ops->on_device;
-    return fast;
+    s->factors = ZQ_FACTORS_F32;
+    s->coded = false;
+}
+
+enum zq_factors zq_student_judges(struct zq_student *s)
+{
+    const enum zq_factors factors = s->factors;
+    s->factors = factors && s->ops->on_device ? ZQ_FACTORS_TF32 : ZQ_FACTORS_F32;
+    return factors;
 }
 
 void zq_student_pack(struct zq_student *s, enum zq_linear_role role, const float *scales)

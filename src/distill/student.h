@@ -20,7 +20,7 @@ struct zq_student_options {
     bool adam;            /* with trains: memory for lkd.h, two moments and a copy of every parameter and a batch */
     int n_threads;        /* >= 1 */
     struct zq_trainer trainer; /* where the block lies and its operators run; ops NULL: this processor */
-    bool fast;            /* products in training: struct zq_matmul */
+    bool fast;            /* products in training are of BF16 factors */
 };
 
 /* A linear map. Rows are output channels, whatever the layout in the file. */
@@ -59,7 +59,7 @@ struct zq_student {
     void *self;            /* their first argument */
     struct zq_processor processor; /* that argument where they run here */
     int n_threads;
-    bool fast;             /* products of the passes that follow: struct zq_matmul */
+    enum zq_factors factors; /* of products in the passes that follow */
     bool coded;            /* those of maps that have codes are of codes */
     size_t max_sequences, max_length, max_tokens;
     bool trains, adam;
@@ -124,8 +124,9 @@ zq_status zq_student_check(const struct zq_student *s, zq_error *err);
  * pass zq_student_quantize() is due, and zq_student_pack() after each other change of `fake`. */
 void zq_student_begin_training(struct zq_student *s, bool fast);
 void zq_student_end_training(struct zq_student *s);
-/* What judges multiplies in F32 on this processor, whatever training may. Returns what `fast` was and is afterwards to be again. */
-bool zq_student_judges(struct zq_student *s);
+/* What judges multiplies in F32 on this processor, whatever training may, and in TF32 on a device where training may BF16. Returns what `factors`
+ * was and is afterwards to be again. */
+enum zq_factors zq_student_judges(struct zq_student *s);
 
 /* Brings `fake` of every map up to date with its weights; due after each change of params. false if a weight is NaN or infinite. */
 bool zq_student_quantize(struct zq_student *s);

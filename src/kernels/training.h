@@ -12,6 +12,10 @@
 #include "kernels/kernels.h"
 #include "quant/scheme.h"
 
+/* What the factors of a product may be read as, at the least. Sums stay F32. TF32 (10 bits of mantissa) is F32 on this processor, and so is BF16
+ * (7 bits, rounded to nearest even) where it has no units for it. */
+enum zq_factors { ZQ_FACTORS_F32, ZQ_FACTORS_TF32, ZQ_FACTORS_BF16 };
+
 /* c [m, n] = alpha * a [m, k] b [k, n] (+ c). Row-major with leading dimensions; a turned operand is stored transposed.
  * Not both may be turned. m, n, k and leading dimensions < 2^31. */
 struct zq_matmul {
@@ -23,7 +27,7 @@ struct zq_matmul {
     float *c;
     size_t ldc;
     bool add;
-    bool fast; /* a and b may be read as less than F32: TF32 on a device (10 bits of mantissa), BF16 here (7). Sums stay F32 */
+    enum zq_factors factors;
 };
 
 /* out [n_rows, ld] = bias (+ residual [n_rows, n], which may be out with ld n): what a product is added to. */
@@ -67,7 +71,7 @@ struct zq_attention_pass {
     bool causal;
     size_t window;             /* 0: none */
     float scale;               /* of scores */
-    bool fast;                 /* struct zq_matmul; on a device the same as without */
+    bool fast;                 /* products of BF16 factors; on a device the same as without */
     zq_matmul_fn *product;     /* this processor's own: of fast products */
     size_t n_sequences, n_tokens, max_length; /* max_length: of any sequence that may come */
     const uint32_t *begins;    /* [n_sequences + 1] first token of each, then n_tokens */

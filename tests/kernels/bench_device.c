@@ -331,11 +331,12 @@ static void bench_trained(struct table *t, const struct zq_training_ops *ops, si
     p->a = a;
     p->b = b;
     p->c = device_memory(t, p->m * p->n * sizeof *p->c);
-    for (int fast = 0; fast < 2; fast++) {
-        p->fast = fast;
+    static const char *const names[] = {[ZQ_FACTORS_F32] = "F32", [ZQ_FACTORS_TF32] = "TF32", [ZQ_FACTORS_BF16] = "BF16"};
+    for (enum zq_factors f = ZQ_FACTORS_F32; f <= ZQ_FACTORS_BF16; f++) {
+        p->factors = f;
         const double s = median(t, run_trained, &w), ops_done = 2.0 * (double)p->m * (double)p->n * (double)p->k;
-        if (t->plugin->simulated) printf("| training: %s, %s | ran | no time | |\n", trained[i].name, fast ? "TF32" : "F32");
-        else printf("| training: %s, %s | %.1f us | %.1f TFLOPS | |\n", trained[i].name, fast ? "TF32" : "F32", 1e6 * s, 1e-12 * ops_done / s);
+        if (t->plugin->simulated) printf("| training: %s, %s | ran | no time | |\n", trained[i].name, names[f]);
+        else printf("| training: %s, %s | %.1f us | %.1f TFLOPS | |\n", trained[i].name, names[f], 1e6 * s, 1e-12 * ops_done / s);
     }
     t->plugin->free(t->queue, a);
     t->plugin->free(t->queue, b);

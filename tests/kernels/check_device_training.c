@@ -1,6 +1,7 @@
 /* The operators of training on a device against the table of this processor: the same bits, but for what kernels/training.h leaves open. Sums in
  * double may differ in their last bits, hence by one in the last place as floats; products and attention are held against a bound. */
 #include "device.h"
+#include "written.h"
 
 #include "distill/processor.h"
 
@@ -176,8 +177,9 @@ static void steps(struct device *d, const struct zq_training_ops *ops)
     compare(d);
 }
 
-/* c = alpha a b (+ c) in FP32: (k + 2) * 2^-24 * sum|alpha a b| around the exact value, which both must keep. */
-static void products(struct device *d, const struct zq_training_ops *ops)
+/* c = alpha a b (+ c): (k + 2) * 2^-24 * sum|alpha a b| around the exact value. Factors of BF16 are rounded first, as a processor's are
+ * (check_matmul.c); tensor cores may cut sums off instead of rounding them: twice that. */
+static void products(struct device *d, const struct zq_training_ops *ops, bool bf16)
 {
     struct check *c = &d->c;
     const size_t form = check_random(c, 3);
@@ -188,6 +190,7 @@ static void products(struct device *d, const struct zq_training_ops *ops)
     const float *a = check_floats(c, n_a, VALUES_NORMAL), *b = check_floats(c, n_b, VALUES_NORMAL), *begun = check_floats(c, n_c, VALUES_NORMAL);
     float *got = copy_of(c, begun, n_c * sizeof *got, sizeof *got);
     p.a = send(d, a, n_a), p.b = send(d, b, n_b), p.c = send(d, got, n_c);
+    p.factors = bf16 ? ZQ_FACTORS_BF16 : ZQ_FACTORS_F32;
     ops->product(d->queue, &p);
     fetch(d);
     for (size_t i = 0; i < p.m && !c->failed; i++) {
@@ -195,11 +198,11 @@ static void products(struct device *d, const struct zq_training_ops *ops)
             double want = p.add ? (double)begun[i * p.ldc + j] : 0, all = fabs(want);
             for (size_t k = 0; k < p.k; k++) {
                 const float left = p.turn_a ? a[k * p.lda + i] : a[i * p.lda + k], right = p.turn_b ? b[j * p.ldb + k] : b[k * p.ldb + j];
-                const double x = 0.75 * (double)left * (double)right;
+                const double x = 0.75 * (double)(bf16 ? written_bf16(left) : left) * (double)(bf16 ? written_bf16(right) : right);
                 want += x;
                 all += fabs(x);
             }
-            if (!(fabs((double)got[i * p.ldc + j] - want) <= (double)(p.k + 2) * 0x1p-24 * all))
+            if (!(fabs((double)got[i * p.ldc + j] - want) <= (double)(p.k + 2) * (bf16 ? 0x1p-23 : 0x1p-24) * all))
                 check_fail(c, "product [%zu, %zu] is %.9g, not %.9g", i, j, (double)got[i * p.ldc + j], want);
         }
         for (size_t j = p.n; j < p.ldc; j++)
@@ -220,7 +223,8 @@ void device_train_rows(struct device *d)
         losses(d, ops, i % 2);
         steps(d, ops);
         check_begin(&d->c);
-        products(d, ops);
+        products(d, ops, false);
+        products(d, ops, true);
     }
 }
 

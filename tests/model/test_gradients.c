@@ -243,6 +243,7 @@ struct device_trial {
     int a_bits;
     size_t window; /* 0: the model's */
     double bound;  /* relative, in norms */
+    bool fast;     /* BF16 factors there, F32 here */
 };
 
 /* Block 1 of a model, here or on a device. Groups of 64 for the feed-forward part, of rows for attention, channels for the rest. */
@@ -251,6 +252,7 @@ static struct zq_student *open_on(const zq_model *m, const struct device_trial *
     struct zq_config c = m->config;
     if (t->window) c.window = t->window;
     struct zq_student_options o = {.config = &c, .max_sequences = 2, .max_length = 20, .max_tokens = N_DEVICE_TOKENS, .trains = true, .n_threads = 2};
+    o.fast = device && t->fast;
     if (device) o.trainer = (struct zq_trainer){device->plugin->training(device->queue), device->queue};
     for (int r = 0; r < ZQ_N_LINEARS; r++)
         o.layouts[r] = (struct zq_layout){.spec = {4, t->a_bits, r == ZQ_UP ? 64 : 0}, .row_groups = r == ZQ_O ? 5 : 0, .scale_dtype = c.dtype};
@@ -333,6 +335,7 @@ static void compare_on_device(const struct device_trial *t, const struct zq_devi
     if (!(fabs(mine - theirs) <= t->bound * mine)) fail_msg("%s: the loss is %.9g, and %.9g on the device", t->name, mine, theirs);
     d = distance(out + 3 * n, out + n, n, &norm);
     if (!(d <= t->bound * norm)) fail_msg("%s: gradients of the input are off by %g of %g", t->name, d, norm);
+    if (t->fast && !(d > 1e-4 * norm)) fail_msg("%s: gradients of the input are off by %g of %g: F32 factors", t->name, d, norm);
     compare_gradients(t, here, m, grads, grads + here->n_params);
 
     zq_free(grads);
@@ -344,7 +347,8 @@ static void compare_on_device(const struct device_trial *t, const struct zq_devi
 }
 
 /* Every feature of the architecture table. With float activations only sums in another order tell the two apart: 1e-4 is a hundred times what
- * that comes to. With INT8 tokens a value on the edge of two codes may fall to either side. */
+ * that comes to. With INT8 tokens a value on the edge of two codes may fall to either side. With BF16 factors
+ * stories260k's queries are off by 2.0 % of a small gradient, and on the processor, whose attention has BF16 products too, by 5.1 %. */
 static void test_device(void **state)
 {
     const struct device_trial *t = *state;
@@ -381,8 +385,9 @@ int main(void)
     static char *const names[] = {"novels", "stories260k", "gpt2-novels", "gptj", "neox", "opt",
                                   "llama", "llama-rope3", "mistral", "qwen2", "bert", "minilm-sst2"};
     static struct device_trial trials[] = {
-        {"novels", 16, 0, 1e-4}, {"novels", 8, 0, 2e-2}, {"gptj", 16, 0, 1e-4}, {"neox", 16, 0, 1e-4}, {"opt", 16, 0, 1e-4},
-        {"stories260k", 16, 0, 1e-4}, {"mistral", 16, 5, 1e-4}, {"bert", 16, 0, 1e-4},
+        {"novels", 16, 0, 1e-4, false}, {"novels", 8, 0, 2e-2, false}, {"gptj", 16, 0, 1e-4, false}, {"neox", 16, 0, 1e-4, false},
+        {"opt", 16, 0, 1e-4, false}, {"stories260k", 16, 0, 1e-4, false}, {"mistral", 16, 5, 1e-4, false}, {"bert", 16, 0, 1e-4, false},
+        {"novels", 16, 0, 2e-2, true}, {"novels", 8, 0, 2e-2, true}, {"stories260k", 16, 0, 4e-2, true},
     };
     enum { MODELS = ZQ_LEN(names), DEVICE = ZQ_LEN(trials) };
     struct CMUnitTest tests[MODELS + DEVICE + 1] = {[MODELS + DEVICE] = cmocka_unit_test(test_quantized_model)};

@@ -5,6 +5,8 @@
 
 #include "kernels/training.h"
 
+#include <string.h>
+
 /* sums [n_tokens, ld] of codes w [n_rows, ld_w] and q [n_tokens, ld_q]. */
 static inline void sim_sums(const int8_t *w, size_t ld_w, const int8_t *q, size_t ld_q, size_t n_rows, size_t n_cols, size_t n_tokens, int32_t *sums,
                             size_t ld)
@@ -18,20 +20,31 @@ static inline void sim_sums(const int8_t *w, size_t ld_w, const int8_t *q, size_
     }
 }
 
-static inline void sim_product(const struct zq_matmul *p)
+static inline float sim_value(float x) { return x; }
+static inline float sim_value(uint16_t bf16)
+{
+    const uint32_t bits = (uint32_t)bf16 << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* Factors a and b lie as p->a and p->b would; TF32 is F32 here. */
+template <class T> static inline void sim_product(const struct zq_matmul *p, const T *pa, const T *pb)
 {
     for (size_t i = 0; i < p->m; i++) {
         float *c = p->c + i * p->ldc;
         for (size_t j = 0; j < p->n && !p->add; j++) c[j] = 0;
         for (size_t j = 0; j < p->n && p->turn_b; j++) {
-            const float *b = p->b + j * p->ldb;
+            const T *b = pb + j * p->ldb;
             float total = 0;
-            for (size_t k = 0; k < p->k; k++) total += (p->turn_a ? p->a[k * p->lda + i] : p->a[i * p->lda + k]) * b[k];
+            for (size_t k = 0; k < p->k; k++) total += sim_value(p->turn_a ? pa[k * p->lda + i] : pa[i * p->lda + k]) * sim_value(b[k]);
             c[j] += p->alpha * total;
         }
         for (size_t k = 0; k < p->k && !p->turn_b; k++) {
-            const float a = p->alpha * (p->turn_a ? p->a[k * p->lda + i] : p->a[i * p->lda + k]), *b = p->b + k * p->ldb;
-            for (size_t j = 0; j < p->n; j++) c[j] += a * b[j];
+            const float a = p->alpha * sim_value(p->turn_a ? pa[k * p->lda + i] : pa[i * p->lda + k]);
+            const T *b = pb + k * p->ldb;
+            for (size_t j = 0; j < p->n; j++) c[j] += a * sim_value(b[j]);
         }
     }
 }

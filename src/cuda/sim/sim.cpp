@@ -284,6 +284,7 @@ void sim_destroy(struct sim_device *d)
 
 uint64_t sim_seed(const struct sim_device *d) { return d->first_seed; }
 const char *sim_error(const struct sim_device *d) { return d->error[0] ? d->error : NULL; }
+void sim_fail(struct sim_device *d, const char *what) { fail(d, what); }
 
 void sim_launch(struct sim_device *d, unsigned grid_x, unsigned grid_y, unsigned n_threads, void (*body)(const void *arg), const void *arg)
 {

@@ -24,6 +24,8 @@ void sim_destroy(struct sim_device *device);
 uint64_t sim_seed(const struct sim_device *device);
 /* NULL, or what went wrong in a launch since sim_create(). */
 const char *sim_error(const struct sim_device *device);
+/* Nothing runs afterwards; the first of several failures counts. */
+void sim_fail(struct sim_device *device, const char *what);
 
 /* Runs grid_x * grid_y blocks of n_threads (a multiple of 32), each thread calling body(arg). */
 void sim_launch(struct sim_device *device, unsigned grid_x, unsigned grid_y, unsigned n_threads, void (*body)(const void *arg), const void *arg);
