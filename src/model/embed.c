@@ -60,6 +60,16 @@ static void embed_here(struct zq_session *s, struct zq_forms forms)
     zq_embed_run(&s->ops, &e, s->n_tokens, s->x, forms);
 }
 
+/* Rows of a table in the mapped file bring the 64 KiB around each into the process. After many of them all are let go, unless products read
+ * the same matrix there. */
+static void drop_table(const struct zq_session *s)
+{
+    enum { MANY_TOKENS = 128 };
+    const struct zq_model *m = s->model;
+    const struct zq_tensor *table = m->tokens.weight;
+    if (s->n_tokens >= MANY_TOKENS && !m->blas) zq_map_drop(table->map, table->bytes, table->n_bytes);
+}
+
 void zq_embed_inputs(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
 {
     const struct zq_model *m = s->model;
@@ -70,6 +80,7 @@ void zq_embed_inputs(struct zq_session *s, const zq_input *inputs, size_t n_inpu
     } else {
         fill_rows(s, inputs, n_inputs);
         embed_here(s, forms);
+        drop_table(s);
     }
     if (!s->ops.plugin) return;
     if (m->embed_norm.gamma)
