@@ -36,6 +36,20 @@ static void fill_rows(struct zq_session *s, const zq_input *inputs, size_t n_inp
                                        .position = (uint32_t)(s->spans[i].position + t + offset)};
 }
 
+/* Each row of a table in the mapped file brings the 64 KiB around it into the process: after some of them all are let go, unless products
+ * read the same matrix there. */
+static void look_up(struct zq_session *s, struct zq_embed e, struct zq_rows out, struct zq_forms forms)
+{
+    enum { PIECE = 128 };
+    const struct zq_model *m = s->model;
+    const struct zq_tensor *table = m->tokens.weight;
+    for (size_t begin = 0, n; begin < s->n_tokens; begin += n, e.rows += n) {
+        n = s->n_tokens - begin < PIECE ? s->n_tokens - begin : PIECE;
+        zq_embed_run(&s->ops, &e, n, zq_rows_from(out, begin), forms);
+        if (n == PIECE && !m->blas) zq_map_drop(table->map, table->bytes, table->n_bytes);
+    }
+}
+
 /* Where operators are a plug-in's though the model lies here (the step without fusion), the norm and the codes are left to them. */
 static void embed_here(struct zq_session *s, struct zq_forms forms)
 {
@@ -44,7 +58,7 @@ static void embed_here(struct zq_session *s, struct zq_forms forms)
     struct zq_embed e = {.rows = s->token_rows, .tokens = zq_stored_lookup(&m->tokens), .n = m->config.width};
     if (project) {
         e.n = m->config.embed_width;
-        zq_embed_run(&s->ops, &e, s->n_tokens, (struct zq_rows){.f = s->embedded, .ld = e.n}, (struct zq_forms){.f = true});
+        look_up(s, e, (struct zq_rows){.f = s->embedded, .ld = e.n}, (struct zq_forms){.f = true});
         zq_linear_run(&s->ops, &m->project_in, (struct zq_rows){.f = s->embedded, .ld = e.n}, s->n_tokens, NULL, s->x.f, m->config.width);
         e.n = m->config.width;
         e.tokens = (struct zq_lookup){0};
@@ -57,17 +71,7 @@ static void embed_here(struct zq_session *s, struct zq_forms forms)
         e.eps = (float)m->config.norm_eps;
         e.rms = m->config.arch->rms;
     } else forms.q = false;
-    zq_embed_run(&s->ops, &e, s->n_tokens, s->x, forms);
-}
-
-/* Rows of a table in the mapped file bring the 64 KiB around each into the process. After many of them all are let go, unless products read
- * the same matrix there. */
-static void drop_table(const struct zq_session *s)
-{
-    enum { MANY_TOKENS = 128 };
-    const struct zq_model *m = s->model;
-    const struct zq_tensor *table = m->tokens.weight;
-    if (s->n_tokens >= MANY_TOKENS && !m->blas) zq_map_drop(table->map, table->bytes, table->n_bytes);
+    look_up(s, e, s->x, forms);
 }
 
 void zq_embed_inputs(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
@@ -80,7 +84,6 @@ void zq_embed_inputs(struct zq_session *s, const zq_input *inputs, size_t n_inpu
     } else {
         fill_rows(s, inputs, n_inputs);
         embed_here(s, forms);
-        drop_table(s);
     }
     if (!s->ops.plugin) return;
     if (m->embed_norm.gamma)

@@ -20,14 +20,6 @@ struct apart_work {
     size_t rows, positions; /* of the largest: activations, and keys and values */
 };
 
-static struct zq_rows rows_from(struct zq_rows r, size_t row)
-{
-    if (r.f) r.f += row * r.ld;
-    if (r.q) r.q += row * r.ld;
-    if (r.scale) r.scale += row;
-    return r;
-}
-
 /* The session as one thread sees it that runs the inputs from `first` on: the residual stream is everybody's, other rows are its own. */
 static struct zq_session view(const struct apart_work *w, size_t first, int thread)
 {
@@ -35,11 +27,11 @@ static struct zq_session view(const struct apart_work *w, size_t first, int thre
     const size_t own = (size_t)thread * w->rows;
     s.ops.team = NULL;
     s.ops.scratch += (size_t)thread * s.ops.thread_floats;
-    s.x = rows_from(s.x, s.spans[first].row);
-    s.h = rows_from(s.h, own);
-    s.h2 = rows_from(s.h2, own);
-    s.attended = rows_from(s.attended, own);
-    s.ffn = rows_from(s.ffn, own);
+    s.x = zq_rows_from(s.x, s.spans[first].row);
+    s.h = zq_rows_from(s.h, own);
+    s.h2 = zq_rows_from(s.h2, own);
+    s.attended = zq_rows_from(s.attended, own);
+    s.ffn = zq_rows_from(s.ffn, own);
     s.qkv += own * s.ld_qkv;
     if (s.gate) s.gate += own * s.ffn.ld;
     s.kv_first = (size_t)thread * w->positions;

@@ -56,6 +56,15 @@ static inline size_t zq_codes_ld(const struct zq_plugin *plugin, size_t ld)
     return plugin ? (ld + ZQ_DEVICE_ALIGN - 1) / ZQ_DEVICE_ALIGN * ZQ_DEVICE_ALIGN : ld;
 }
 
+/* The same from a row on; on this processor. */
+static inline struct zq_rows zq_rows_from(struct zq_rows r, size_t row)
+{
+    if (r.f) r.f += row * r.ld;
+    if (r.q) r.q += row * r.ld;
+    if (r.scale) r.scale += row;
+    return r;
+}
+
 /* Which forms are wanted. */
 struct zq_forms {
     bool f, q, h;
