@@ -80,12 +80,18 @@ static float kept(const void *values, size_t i, enum zq_dtype dtype)
     return dtype == ZQ_F16 ? zq_f16_to_float(((const uint16_t *)values)[i]) : ((const float *)values)[i];
 }
 
-static enum zq_dtype random_dtype(struct check *c) { return (enum zq_dtype[]){ZQ_F32, ZQ_F16, ZQ_I8}[check_random(c, 3)]; }
+static const enum zq_dtype cache_dtypes[] = {ZQ_F32, ZQ_F16, ZQ_I8};
 
-static struct zq_heads random_heads(struct check *c, size_t *width)
+/* Case i of a check: every size of head up to 40 with each format of the cache, then some. */
+enum { COMPLETE = 3 * 40 };
+static size_t head_size(struct check *c, size_t i)
 {
-    static const size_t dims[] = {1, 2, 3, 7, 8, 15, 16, 17, 20, 32, 48, 64, 72, 80, 128};
-    const size_t n_kv = 1 + check_random(c, 3), head_dim = dims[check_random(c, ZQ_LEN(dims))];
+    return i < COMPLETE ? 1 + i / 3 : CHECK_PICK(c, 1, 2, 15, 16, 17, 20, 32, 48, 64, 72, 80, 127, 128);
+}
+
+static struct zq_heads random_heads(struct check *c, size_t head_dim, size_t *width)
+{
+    const size_t n_kv = 1 + check_random(c, 3);
     struct zq_heads h = {.n_heads = n_kv * (1 + check_random(c, 4)), .n_kv_heads = n_kv, .head_dim = head_dim};
     if (h.n_heads == n_kv && check_coin(c)) { /* q, k and v of a head side by side, as GPT-NeoX stores them */
         h.q_stride = h.kv_stride = 3 * head_dim;
@@ -127,13 +133,14 @@ static void keep_written(const struct zq_keep *a)
 
 void check_keep(struct check *c)
 {
-    for (size_t i = 0; i < 200 && !c->failed; i++) {
+    for (size_t i = 0; i < COMPLETE + 140 && !c->failed; i++) {
         check_begin(c);
         size_t width;
-        struct zq_keep a = {.heads = random_heads(c, &width), .n_tokens = check_random(c, 40), .position = check_random(c, 50)};
+        struct zq_keep a = {.heads = random_heads(c, head_size(c, i), &width), .n_tokens = check_random(c, 40), .position = check_random(c, 50)};
+        if (i < COMPLETE) a.n_tokens++;
         a.ld = width + check_random(c, 3);
         const size_t capacity = (a.position + a.n_tokens + 15) / 16 * 16 + 16 * check_random(c, 3);
-        const enum zq_dtype dtype = random_dtype(c);
+        const enum zq_dtype dtype = cache_dtypes[i % 3];
         a.rotary.n_rotated = check_coin(c) ? a.heads.head_dim / 2 * 2 : check_random(c, a.heads.head_dim / 2 + 1) * 2;
         a.rotary.pairs = check_coin(c);
         const size_t n_angles = (a.position + a.n_tokens) * (a.rotary.n_rotated / 2);
@@ -281,22 +288,23 @@ static void run_attend(struct check *c, const struct zq_kernels *k, struct zq_at
 }
 
 /* Keys and values up to n_keys; the rest stays NaN. */
-static void fill_cache(struct check *c, struct zq_attend *a, size_t capacity, enum check_values kind)
+static void fill_cache(struct check *c, struct zq_attend *a, size_t capacity, enum zq_dtype dtype, enum check_values kind)
 {
     const size_t dim = a->heads.head_dim, n = a->heads.n_kv_heads * a->n_keys * dim;
     const float *k = check_floats(c, n, kind), *v = check_floats(c, n, kind);
-    a->kv = empty_cache(c, &a->heads, capacity, random_dtype(c));
+    a->kv = empty_cache(c, &a->heads, capacity, dtype);
     for (size_t h = 0; h < a->heads.n_kv_heads; h++)
         for (size_t j = 0; j < a->n_keys; j++, k += dim, v += dim) keep_position(&a->kv, &a->heads, h, j, k, v);
 }
 
-/* A random call, whose output is n_out floats long. */
+/* A random call, whose output is n_out floats long. The complete cases have every remainder of keys in a tile of 64. */
 static struct zq_attend random_call(struct check *c, size_t i, size_t *n_out)
 {
     check_begin(c);
     size_t width;
-    struct zq_attend a = {.heads = random_heads(c, &width), .n_tokens = i % 20 == 0 ? 0 : 1 + check_random(c, 20)};
-    a.position = check_random(c, 3) ? check_random(c, 300) : 0;
+    const bool complete = i < COMPLETE;
+    struct zq_attend a = {.heads = random_heads(c, head_size(c, i), &width), .n_tokens = !complete && i % 20 == 0 ? 0 : 1 + check_random(c, 20)};
+    a.position = complete ? (i + 64 - a.n_tokens) % 64 + 64 * check_random(c, 4) : check_random(c, 3) ? check_random(c, 300) : 0;
     a.n_keys = a.position + a.n_tokens;
     a.causal = check_random(c, 4) != 0;
     a.window = check_random(c, 3) ? 0 : 1 + check_random(c, 150);
@@ -305,7 +313,7 @@ static struct zq_attend random_call(struct check *c, size_t i, size_t *n_out)
     a.ld_out = a.heads.n_heads * a.heads.head_dim + check_random(c, 3);
     const size_t capacity = (a.n_keys + 15) / 16 * 16 + 16 * check_random(c, 3);
     const enum check_values kind = (enum check_values[]){VALUES_NORMAL, VALUES_OUTLIERS, VALUES_EQUAL, VALUES_ZERO, VALUES_TINY}[check_random(c, 5)];
-    fill_cache(c, &a, capacity, kind);
+    fill_cache(c, &a, capacity, cache_dtypes[i % 3], kind);
     a.qkv = check_floats(c, a.n_tokens ? (a.n_tokens - 1) * a.ld + width : 0, kind);
     *n_out = a.n_tokens ? (a.n_tokens - 1) * a.ld_out + a.heads.n_heads * a.heads.head_dim : 0;
     return a;
@@ -334,7 +342,7 @@ static void attend_case(struct check *c, size_t i)
 
 void check_attend(struct check *c)
 {
-    for (size_t i = 0; i < 100 && !c->failed; i++) attend_case(c, i);
+    for (size_t i = 0; i < COMPLETE + 60 && !c->failed; i++) attend_case(c, i);
 }
 
 /* Of --math fast: BF16 products for many queries, for few those of exact. */
@@ -360,7 +368,7 @@ static void attend_bf16_case(struct check *c, size_t i)
 
 void check_attend_bf16(struct check *c)
 {
-    for (size_t i = 0; i < 100 && !c->failed; i++) attend_bf16_case(c, i);
+    for (size_t i = 0; i < COMPLETE + 60 && !c->failed; i++) attend_bf16_case(c, i);
 }
 
 /* ---- timing ---- */
@@ -422,8 +430,6 @@ static void bench_cache(struct bench *b, bool keep, size_t n_tokens, size_t n_ke
     zq_free(kv.v);
     zq_free(w.scratch);
 }
-
-static const enum zq_dtype cache_dtypes[] = {ZQ_F32, ZQ_F16, ZQ_I8};
 
 void bench_keep(struct bench *b)
 {

@@ -87,15 +87,32 @@ static void check_shape(struct check *c, const struct zq_gemm *got, const struct
     else compare(c, s, &p, values, scales, out[0]);
 }
 
+static const enum zq_dtype float_dtypes[] = {ZQ_F32, ZQ_F16, ZQ_BF16};
+
+/* Every remainder of rows in two row tiles, of columns in two steps (of 32), and of tokens, one at a time beside random others. */
+static void check_tails(struct check *c, const struct zq_gemm *got, const struct zq_gemm *plain, int bits)
+{
+    enum { COLS = 64, TOKENS = 40 };
+    const size_t rows = 2 * got->row_tile;
+    for (size_t i = 0; i < rows + COLS + TOKENS && !c->failed; i++) {
+        struct bf16_shape s = {.n_rows = 1 + check_random(c, 40), .n_cols = 1 + check_random(c, 70), .n_tokens = 1 + check_random(c, 12),
+                               .dtype = bits == 16 ? float_dtypes[i % 3] : ZQ_I8, .bits = bits};
+        if (i < rows) s.n_rows = 1 + i;
+        else if (i < rows + COLS) s.n_cols = 1 + i - rows, s.n_tokens += FEW_TOKENS_BF16;
+        else s.n_tokens = 1 + i - rows - COLS;
+        check_shape(c, got, plain, &s);
+    }
+}
+
 static void check_bf16(struct check *c, const struct zq_gemm *got, const struct zq_gemm *plain, int bits)
 {
-    static const enum zq_dtype dtypes[] = {ZQ_F32, ZQ_F16, ZQ_BF16};
     if (strstr(got->name, c->level) == NULL) check_fail(c, "its name is %s", got->name);
+    check_tails(c, got, plain, bits);
     for (size_t i = 0; i < 120 && !c->failed; i++) {
         struct bf16_shape s = {
             .n_rows = i % 40 == 0 ? 0 : CHECK_PICK(c, 1, 2, 15, 16, 17, 31, 33, 48, 63, 64, 65, 80, 129),
             .n_cols = CHECK_PICK(c, 1, 2, 3, 15, 16, 17, 30, 31, 32, 33, 63, 64, 65, 96, 128, 255, 256, 257, 344, 512, 576),
-            .n_tokens = i % 30 == 0 ? 0 : 1 + check_random(c, i % 3 ? 20 : 40), .dtype = bits == 16 ? dtypes[i % 3] : ZQ_I8, .bits = bits,
+            .n_tokens = i % 30 == 0 ? 0 : 1 + check_random(c, i % 3 ? 20 : 40), .dtype = bits == 16 ? float_dtypes[i % 3] : ZQ_I8, .bits = bits,
         };
         const bool whole = s.n_cols % 32 == 0 && check_random(c, 4); /* groups that become BF16 products */
         if (bits != 16 && i % 2) s.k_group = whole ? 32 * product_divisor(c, s.n_cols / 32) : product_divisor(c, s.n_cols);

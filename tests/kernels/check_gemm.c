@@ -160,16 +160,35 @@ size_t product_divisor(struct check *c, size_t n)
     return divisor;
 }
 
+static const enum zq_dtype float_dtypes[] = {ZQ_F32, ZQ_F16, ZQ_BF16};
+
+/* Every remainder of rows in two row tiles, of columns in two of the widest step (64), as rows and in groups, and of tokens; one at a time, beside
+ * random others. */
+static void check_tails(struct check *c, const struct zq_gemm *got, const struct zq_gemm *plain, int bits, bool int8_input)
+{
+    enum { COLS = 128, TOKENS = 40 };
+    const size_t rows = 2 * got->row_tile, cols = bits == 16 ? COLS : 2 * COLS;
+    for (size_t i = 0; i < rows + cols + TOKENS && !c->failed; i++) {
+        struct shape s = {.n_rows = 1 + check_random(c, 40), .n_cols = 1 + check_random(c, 70), .n_tokens = 1 + check_random(c, 8),
+                          .dtype = bits == 16 ? float_dtypes[i % 3] : ZQ_I8, .bits = bits, .int8_input = int8_input};
+        if (i < rows) s.n_rows = 1 + i;
+        else if (i < rows + cols) s.n_cols = 1 + (i - rows) % COLS;
+        else s.n_tokens = 1 + i - rows - cols;
+        if (i >= rows + COLS && bits != 16) s.k_group = product_divisor(c, s.n_cols);
+        check_shape(c, got, plain, &s);
+    }
+}
+
 static void check_gemm(struct check *c, const struct zq_gemm *got, const struct zq_gemm *plain, int bits, bool int8_input)
 {
     if (strstr(got->name, c->level) == NULL) check_fail(c, "its name is %s", got->name);
-    static const enum zq_dtype dtypes[] = {ZQ_F32, ZQ_F16, ZQ_BF16};
+    check_tails(c, got, plain, bits, int8_input);
     for (size_t i = 0; i < 260 && !c->failed; i++) {
         struct shape s = {
             .n_rows = i % 40 == 0 ? 0 : CHECK_PICK(c, 1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 80, 129),
             .n_cols = CHECK_PICK(c, 1, 2, 3, 4, 5, 6, 7, 8, 15, 16, 17, 30, 31, 32, 33, 63, 64, 65, 96, 128, 172, 255, 256, 344, 512),
             .n_tokens = i % 30 == 0 ? 0 : i % 3 ? 1 + check_random(c, 8) : 1 + check_random(c, 30),
-            .dtype = bits == 16 ? dtypes[i % 3] : ZQ_I8, .bits = bits, .int8_input = int8_input,
+            .dtype = bits == 16 ? float_dtypes[i % 3] : ZQ_I8, .bits = bits, .int8_input = int8_input,
         };
         if (bits != 16 && i % 2) s.k_group = check_coin(c) ? product_divisor(c, s.n_cols) : s.n_cols % 32 ? 0 : 32;
         check_shape(c, got, plain, &s);

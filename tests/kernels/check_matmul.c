@@ -80,6 +80,14 @@ static void check_shape(struct check *c, size_t m, size_t n, size_t k)
 
 void check_matmul_bf16(struct check *c)
 {
+    enum { ROWS = 40, COLS = 128, DEPTHS = 70 }; /* every remainder of tiles and steps, one at a time beside random others */
+    for (size_t i = 0; i < ROWS + COLS + DEPTHS && !c->failed; i++) {
+        size_t m = 1 + check_random(c, 20), n = 1 + check_random(c, 40), k = check_random(c, 70);
+        if (i < ROWS) m = 1 + i;
+        else if (i < ROWS + COLS) n = 1 + i - ROWS;
+        else k = i - ROWS - COLS;
+        check_shape(c, m, n, k);
+    }
     for (size_t i = 0; i < 200 && !c->failed; i++)
         check_shape(c, CHECK_PICK(c, 1, 2, 5, 6, 7, 15, 16, 17, 31, 32, 33, 48, 97), CHECK_PICK(c, 1, 2, 15, 16, 17, 63, 64, 65, 80, 129),
                     CHECK_PICK(c, 0, 1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 257));

@@ -49,9 +49,23 @@ static size_t piece(struct check *c, size_t begin, size_t n)
     return end > n ? n : end;
 }
 
+/* Every length up to 70, then some. */
+enum { N_LENGTHS = 70 };
 static size_t row_length(struct check *c, size_t i)
 {
-    return i < 70 ? 1 + i : CHECK_PICK(c, 96, 127, 128, 255, 256, 300, 768, 1000, 1023, 4096);
+    return i < N_LENGTHS ? 1 + i : CHECK_PICK(c, 96, 127, 128, 255, 256, 300, 768, 1000, 1023, 4096);
+}
+
+/* Of complete cases at least one. */
+static size_t row_count(struct check *c, bool complete, size_t n)
+{
+    return n > 1000 ? 2 : complete ? 1 + check_random(c, 4) : check_random(c, 5);
+}
+
+/* Of complete cases values that make results. */
+static enum check_values row_values(struct check *c, bool complete)
+{
+    return (enum check_values)check_random(c, complete ? VALUES_EQUAL : N_VALUES);
 }
 
 /* Stores a finished row. false where a value overflowed: such rows have no written codes, and only levels are compared. */
@@ -105,17 +119,20 @@ static void norm_near_double(struct check *c, const struct zq_norm *a, const flo
 
 void check_norm(struct check *c)
 {
-    for (size_t i = 0; i < 250 && !c->failed; i++) {
+    enum { COMPLETE = 4 * N_LENGTHS };
+    for (size_t i = 0; i < COMPLETE + 180 && !c->failed; i++) {
         check_begin(c);
-        const size_t n = row_length(c, i), n_rows = n > 1000 ? 2 : check_random(c, 5);
-        const enum check_values kind = (enum check_values)check_random(c, N_VALUES);
-        struct zq_norm a = {.ld_x = n + check_random(c, 3), .n = n, .rms = check_coin(c)};
+        const bool complete = i < COMPLETE;
+        const size_t n = row_length(c, i / 4), n_rows = row_count(c, complete, n);
+        const enum check_values kind = row_values(c, complete);
+        struct zq_norm a = {.ld_x = n + check_random(c, 3), .n = n, .rms = i % 2};
         a.eps = CHECK_PICK(c, 0, 1) ? 1e-5f : 1e-12f;
         a.gamma = check_floats(c, n, VALUES_NORMAL);
         if (check_coin(c)) a.beta = check_floats(c, n, VALUES_NORMAL);
         a.out.ld_f = n + check_random(c, 3);
         a.out.ld_q = n + check_random(c, 3);
-        const size_t n_x = n_rows ? (n_rows - 1) * a.ld_x + n : 0, what = check_random(c, 4); /* 0: f; 1: q; 2: both; 3: both, in place */
+        const size_t n_x = n_rows ? (n_rows - 1) * a.ld_x + n : 0;
+        const size_t what = complete ? 1 + i / 2 % 2 : check_random(c, 4); /* 0: f; 1: q; 2: both; 3: both, in place */
         const float *x = check_floats(c, n_x, kind);
         if (what == 3) a.out.ld_f = a.ld_x;
 
@@ -198,15 +215,18 @@ static bool activate_written(struct check *c, const struct zq_activate *a, size_
 
 void check_activate(struct check *c)
 {
-    for (size_t i = 0; i < 300 && !c->failed; i++) {
+    enum { N_ACTS = ZQ_LEN(act_names), COMPLETE = 2 * N_ACTS * N_LENGTHS };
+    for (size_t i = 0; i < COMPLETE + 230 && !c->failed; i++) {
         check_begin(c);
-        const size_t n = row_length(c, i), n_rows = n > 1000 ? 2 : check_random(c, 5);
-        const enum check_values kind = (enum check_values)check_random(c, N_VALUES);
+        const bool complete = i < COMPLETE;
+        const size_t n = row_length(c, i / (2 * N_ACTS)), n_rows = row_count(c, complete, n);
+        const enum check_values kind = row_values(c, complete);
         struct zq_activate a = {
-            .ld_x = n + check_random(c, 3), .ld_times = n + check_random(c, 3), .n = n, .act = (enum zq_activation)(i % ZQ_LEN(act_names))};
+            .ld_x = n + check_random(c, 3), .ld_times = n + check_random(c, 3), .n = n, .act = (enum zq_activation)(i % N_ACTS)};
         a.out.ld_f = n + check_random(c, 3);
         a.out.ld_q = n + check_random(c, 3);
-        const size_t last = n_rows ? n_rows - 1 : 0, row = n_rows ? n : 0, n_x = last * a.ld_x + row, what = check_random(c, 4);
+        const size_t last = n_rows ? n_rows - 1 : 0, row = n_rows ? n : 0, n_x = last * a.ld_x + row;
+        const size_t what = complete ? 1 + i / N_ACTS % 2 : check_random(c, 4); /* as of norms */
         const float *x = check_floats(c, n_x, kind);
         if (check_coin(c)) a.times = check_floats(c, last * a.ld_times + row, check_coin(c) ? VALUES_NORMAL : VALUES_TINY);
         if (what == 3) a.out.ld_f = a.ld_x;
@@ -229,17 +249,19 @@ void check_activate(struct check *c)
 
 enum { TABLE_ROWS = 5 };
 
-/* A table of [TABLE_ROWS, n]; codes: of 2 to 8 bits, as bytes or packed. */
-static struct zq_lookup table(struct check *c, size_t n, bool codes)
+static const enum zq_dtype table_dtypes[] = {ZQ_F32, ZQ_F16, ZQ_BF16, ZQ_I8, ZQ_I32};
+
+static enum zq_dtype float_dtype(struct check *c) { return table_dtypes[check_random(c, 3)]; }
+
+/* A table of [TABLE_ROWS, n]; packed codes have 2 to 8 bits. */
+static struct zq_lookup table(struct check *c, size_t n, enum zq_dtype dtype)
 {
-    static const enum zq_dtype dtypes[] = {ZQ_F32, ZQ_F16, ZQ_BF16};
-    struct zq_lookup t = {.dtype = dtypes[check_random(c, 3)]};
-    if (!codes) {
+    struct zq_lookup t = {.dtype = dtype};
+    if (zq_dtype_is_float(dtype)) {
         t.values = product_weights(c, TABLE_ROWS * n, t.dtype, (enum check_values)check_random(c, N_VALUES));
         return t;
     }
-    t.bits = (int)CHECK_PICK(c, 8, 8, 4, 3, 2);
-    t.dtype = t.bits == 8 && check_coin(c) ? ZQ_I8 : ZQ_I32;
+    t.bits = dtype == ZQ_I8 ? 8 : (int)CHECK_PICK(c, 8, 4, 3, 2);
     const int8_t *q = check_codes(c, TABLE_ROWS * n, -(1 << (t.bits - 1)), (1 << (t.bits - 1)) - 1);
     t.values = (const uint8_t *)q;
     if (t.dtype == ZQ_I32) {
@@ -249,7 +271,7 @@ static struct zq_lookup table(struct check *c, size_t n, bool codes)
         t.values = words;
     }
     if (check_coin(c)) t.k_group = n % 16 || check_coin(c) ? product_divisor(c, n) : 16;
-    t.scale_dtype = dtypes[check_random(c, 3)];
+    t.scale_dtype = float_dtype(c);
     t.scales = product_weights(c, TABLE_ROWS * (t.k_group ? n / t.k_group : 1), t.scale_dtype, VALUES_NORMAL);
     return t;
 }
@@ -290,13 +312,14 @@ static bool embed_written(const struct zq_embed *a, size_t n_rows)
 
 void check_embed(struct check *c)
 {
-    for (size_t i = 0; i < 300 && !c->failed; i++) {
+    enum { N_TABLES = ZQ_LEN(table_dtypes) + 1, COMPLETE = N_TABLES * N_LENGTHS }; /* the last: no table */
+    for (size_t i = 0; i < COMPLETE + 120 && !c->failed; i++) {
         check_begin(c);
-        const size_t n = row_length(c, i), n_rows = n > 300 ? 2 : check_random(c, 5);
+        const size_t n = row_length(c, i / N_TABLES), n_rows = row_count(c, i < COMPLETE, n);
         struct zq_embed a = {.n = n, .rms = check_coin(c), .eps = 1e-5f};
-        if (check_random(c, 5)) a.tokens = table(c, n, check_coin(c));
-        if (check_coin(c)) a.types = table(c, n, false);
-        if (check_coin(c)) a.positions = table(c, n, false);
+        if (i % N_TABLES < ZQ_LEN(table_dtypes)) a.tokens = table(c, n, table_dtypes[i % N_TABLES]);
+        if (check_coin(c)) a.types = table(c, n, float_dtype(c));
+        if (check_coin(c)) a.positions = table(c, n, float_dtype(c));
         if (check_coin(c)) a.gamma = check_floats(c, n, VALUES_NORMAL);
         if (check_coin(c)) a.beta = check_floats(c, n, VALUES_NORMAL);
         struct zq_token_rows *rows = check_buffer(c, n_rows * sizeof *rows, sizeof(uint32_t));
@@ -307,7 +330,7 @@ void check_embed(struct check *c)
         a.out.ld_q = n + check_random(c, 3);
         const size_t n_f = n_rows ? (n_rows - 1) * a.out.ld_f + n : 0;
         const float *before = check_floats(c, n_f, VALUES_OUTLIERS);
-        const bool q = check_coin(c);
+        const bool q = i < COMPLETE || check_coin(c);
 
         struct outputs out[2];
         bool comparable = true;
@@ -339,9 +362,10 @@ void check_to_float(struct check *c)
         check_same_floats(c, got, want, ALL, bf16 ? "BF16" : "F16");
     }
     static const enum zq_dtype dtypes[] = {ZQ_F32, ZQ_F16, ZQ_BF16};
-    for (size_t n = 0; n < 100 && !c->failed; n++) {
+    for (size_t i = 0; i < 300 && !c->failed; i++) {
         check_begin(c);
-        const enum zq_dtype dtype = dtypes[n % 3];
+        const size_t n = i / 3;
+        const enum zq_dtype dtype = dtypes[i % 3];
         const float *x = check_floats(c, n, VALUES_OUTLIERS);
         void *stored = check_buffer(c, n * zq_dtype_bytes(dtype), zq_dtype_bytes(dtype));
         float *got = check_buffer(c, n * sizeof *got, sizeof *got), *want = check_buffer(c, n * sizeof *want, sizeof *want);
