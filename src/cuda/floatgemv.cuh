@@ -43,7 +43,8 @@ template <int FORMAT, bool GROUPED, int TOKENS> KERNEL_RESIDENT(SIDE_THREADS, 8)
     using stage = side_stage<FORMAT>;
     SHARED(uint8_t, w, SIDE_STAGES * stage::BYTES);
     SHARED(float, x, SIDE_STAGES * TOKENS * stage::COLS);
-    const uint32_t row = block_x() * SIDE_THREADS + thread_x(), n_stages = (a.n_cols + stage::COLS - 1) / stage::COLS;
+    const uint32_t row = block_x() * SIDE_THREADS + thread_x();
+    const uint32_t n_stages = (a.n_cols + (MUTANT(36) ? 0 : stage::COLS - 1)) / stage::COLS;
     const float *scale = a.w_scale + least(row, a.n_rows - 1); /* of this row's next group */
     float sum[TOKENS], y[TOKENS], group_scale = GROUPED ? *scale : 0;
     uint32_t end = a.group;
@@ -55,8 +56,8 @@ template <int FORMAT, bool GROUPED, int TOKENS> KERNEL_RESIDENT(SIDE_THREADS, 8)
         copy_commit();
     }
     for (uint32_t s = 0; s < n_stages; s++) {
-        copy_wait<SIDE_STAGES - 2>();
-        sync_block(); /* everybody's copies have landed, and nobody reads stage s - 1 any more */
+        if (!MUTANT(34)) copy_wait<SIDE_STAGES - 2>();
+        if (!MUTANT(35)) sync_block(); /* everybody's copies have landed, and nobody reads stage s - 1 any more */
         const uint32_t next = s + SIDE_STAGES - 1, to = next % SIDE_STAGES, at = s % SIDE_STAGES;
         load_side<FORMAT, TOKENS>(a, w + to * stage::BYTES, x + to * TOKENS * stage::COLS, next * stage::COLS);
         copy_commit();

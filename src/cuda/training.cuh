@@ -128,7 +128,7 @@ KERNEL(TRAIN_THREADS) train_halve(const halve_args a)
 {
     const float *from = a.from + (size_t)block_x() * a.ld;
     uint16_t *to = a.to + (size_t)block_x() * a.ld_to;
-    EACH_COLUMN(i, a.n) to[i] = from[i] != from[i] ? 0x7fc0 : half_form(ZQ_BF16, from[i]);
+    EACH_COLUMN(i, a.n - MUTANT(37)) to[i] = from[i] != from[i] ? 0x7fc0 : half_form(ZQ_BF16, from[i]);
 }
 
 struct values_args {

@@ -8,7 +8,8 @@ operators=([1]=attention [2]=gemm [3]=attention [4]=activate [5]=gemm [6]=gemm [
            [12]=sample [13]=sample [14]=attention [15]=prompt [16]=prompt [17]=prompt [18]=prompt
            [19]=attention [20]=decode [21]=decode [22]=decode
            [23]=wgmma [24]=wgmma [25]=wgmma [26]=wgmma [27]=wgmma [28]=wgmma
-           [29]=train_rows [30]=train_rows [31]=train_codes [32]=train_softmax [33]=train_softmax)
+           [29]=train_rows [30]=train_rows [31]=train_codes [32]=train_softmax [33]=train_softmax
+           [34]=float_gemv [35]=float_gemv [36]=float_gemv [37]=train_rows)
 for number in "${!operators[@]}"; do
     n=$((n + 1))
     for seed in 1 2 3 4 5; do
