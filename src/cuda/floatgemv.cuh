@@ -56,7 +56,8 @@ template <int FORMAT, bool GROUPED, int TOKENS> KERNEL_RESIDENT(SIDE_THREADS, 8)
         copy_commit();
     }
     for (uint32_t s = 0; s < n_stages; s++) {
-        if (!MUTANT(34)) copy_wait<SIDE_STAGES - 2>();
+        if (MUTANT(34)) copy_wait<SIDE_STAGES - 1>();
+        else copy_wait<SIDE_STAGES - 2>();
         if (!MUTANT(35)) sync_block(); /* everybody's copies have landed, and nobody reads stage s - 1 any more */
         const uint32_t next = s + SIDE_STAGES - 1, to = next % SIDE_STAGES, at = s % SIDE_STAGES;
         load_side<FORMAT, TOKENS>(a, w + to * stage::BYTES, x + to * TOKENS * stage::COLS, next * stage::COLS);
