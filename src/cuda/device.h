@@ -180,7 +180,7 @@ struct zq_plugin {
      * without a residual, and the fewest tokens that are not below; then the rule. The table stays the caller's. */
     void (*prefer)(struct zq_queue *queue, enum zq_device_kernel kernel);
     void (*tuned)(struct zq_queue *queue, const struct zq_tuned *items, size_t n);
-    /* The kernel for many tokens that the latest INT8 product took; BY_TABLE: that for few. */
+    /* The kernel for many tokens that the latest product took; BY_TABLE: that for few. With float inputs: VENDOR, or BY_TABLE for ours. */
     enum zq_device_kernel (*took)(const struct zq_queue *queue);
 
     /* The operators of training, which take the queue first; NULL where there is no library of products (cuBLASLt). Heads of up to

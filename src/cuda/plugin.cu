@@ -11,7 +11,9 @@ static void run_float(struct zq_queue *queue, product_args args, const struct zq
     args.cols = (uint32_t)width;
     args.step = w->k_group ? 1 : 0;
     args.w_scale = (const float *)(args.w + w->n_cols * (format == ZQ_DEVICE_W8A16 ? width : width / 2));
-    if (!zq_blas_halves(queue, args, side)) zq_launch_float(queue, args, side);
+    const bool vendor = zq_blas_halves(queue, args, side);
+    queue->kernels.took = vendor ? ZQ_KERNEL_VENDOR : ZQ_KERNEL_BY_TABLE;
+    if (!vendor) zq_launch_float(queue, args, side);
 }
 
 /* Groups that were padded go to the kernel of few tokens. */

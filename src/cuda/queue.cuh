@@ -7,7 +7,7 @@
 
 /* Which kernels products take. */
 struct zq_queue_kernels {
-    enum zq_device_kernel preferred, took; /* the latest product */
+    enum zq_device_kernel preferred, took; /* device.h: prefer(), took() */
     const struct zq_tuned *items;
     size_t n;
 };

@@ -43,6 +43,12 @@ without 'device.1x128                          41200'
 unmeasured "no memory of them" 1
 without 'bert-base --scheme f16'
 unmeasured "no FP16 of BERT-base" 1
+without 'with cuBLASLt'
+unmeasured "FP16 without cuBLASLt" 4
+expect "rates of FP16 and BF16 without cuBLASLt" grep -qF '| 128 | - | - | 7000 | 15000 | - |' "$stdout"
+sed 's/with cuBLASLt/without cuBLASLt/' $made_up > "$tmp/less.md"
+numbers "$tmp/less.md"
+unmeasured "a card without cuBLASLt" 4
 : > "$tmp/none.md"
 numbers "$tmp/none.md"
 unmeasured "nothing at all" 13
