@@ -156,6 +156,7 @@ struct product_case {
     enum zq_dtype dtype;
     bool float_tokens; /* INT8 products that quantize their input */
     enum zq_device_kernel kernel; /* BY_TABLE: any */
+    bool sure;         /* of a library's kernel: it has to serve, so there is no residual */
 };
 
 static const struct zq_gemm *slot(const struct zq_kernels *k, enum zq_device_format format)
@@ -190,6 +191,18 @@ static void make_tokens(struct device *d, const struct product_case *s, struct z
     d->layouts.activate(&a, 0, s->n_tokens);
 }
 
+static bool of_library(enum zq_device_kernel k) { return k == ZQ_KERNEL_CUTLASS || k == ZQ_KERNEL_VENDOR; }
+
+/* Whether an INT8 product took the kernel that it was told to: another one gives the same bits. Libraries refuse some shapes. */
+static void check_took(struct device *d, const struct product_case *s, const struct zq_matrix *w, bool residual, enum zq_device_kernel told)
+{
+    const enum zq_device_kernel took = d->plugin->took(d->queue);
+    const bool serves = s->n_tokens > 4 && d->plugin->serves(d->queue, told, w, s->format, residual);
+    if (s->format > ZQ_DEVICE_W4A8 || told == ZQ_KERNEL_BY_TABLE) return;
+    if (took == told ? !serves : serves && (s->sure || !of_library(told)))
+        check_fail(&d->c, "kernel %d took the product, not %d, which %s", (int)took, (int)told, serves ? "serves it" : "cannot serve it");
+}
+
 static void check_product(struct device *d, const struct product_case *s)
 {
     struct check *c = &d->c;
@@ -206,11 +219,11 @@ static void check_product(struct device *d, const struct product_case *s)
     } else values = check_codes(c, n, four ? -8 : -128, four ? 7 : 127);
     const float *scales = s->format == ZQ_DEVICE_FLOAT ? NULL : check_floats(c, s->n_rows * n_groups, VALUES_NORMAL);
     struct zq_product p = {.w = &w, .n_tokens = s->n_tokens, .ld_x = zq_layout_up(s->n_cols, PADDED) + PADDED * check_random(c, 2),
-                           .ld_out = s->n_rows + check_random(c, 3)};
+                           .ld_out = s->n_rows + check_random(c, 3) * (s->sure ? 4 : 1)};
     make_tokens(d, s, &p);
     if (check_coin(c)) p.bias = check_floats(c, s->n_rows, VALUES_NORMAL);
     const size_t n_x = row_values(s->n_tokens, p.ld_x, s->n_cols), n_out = row_values(s->n_tokens, p.ld_out, s->n_rows);
-    const float *residual = check_coin(c) ? check_floats(c, n_out, VALUES_NORMAL) : NULL;
+    const float *residual = check_coin(c) && !s->sure ? check_floats(c, n_out, VALUES_NORMAL) : NULL;
     float *want = check_buffer(c, n_out * sizeof(float), sizeof(float)), *got = check_buffer(c, n_out * sizeof(float), sizeof(float));
 
     uint16_t *h = NULL; /* the same tokens as 16 bits, which C reads widened; with cuBLASLt sums have another order: own kernels only */
@@ -236,10 +249,12 @@ static void check_product(struct device *d, const struct product_case *s)
     p.out = place(d, got, n_out * sizeof(float));
     p.residual = residual ? p.out : NULL;
     w.packed = place(d, packed(c, ours, w, values, scales), ours->packed_bytes(&w));
-    d->plugin->prefer(d->queue, s->kernel ? s->kernel : (enum zq_device_kernel)check_random(c, ZQ_N_DEVICE_KERNELS));
+    const enum zq_device_kernel told = s->kernel ? s->kernel : (enum zq_device_kernel)check_random(c, ZQ_N_DEVICE_KERNELS);
+    d->plugin->prefer(d->queue, told);
     d->plugin->product(d->queue, &p, s->format);
     d->plugin->prefer(d->queue, ZQ_KERNEL_BY_TABLE);
     fetch(d);
+    check_took(d, s, &w, residual != NULL, told);
     check_same_floats(c, got, want, n_out, "out");
     if (c->failed)
         check_fail(c, "shape"), printf("      rows %zu, columns %zu, groups of %zu, tokens %zu%s\n", s->n_rows, s->n_cols, s->k_group, s->n_tokens,
@@ -278,6 +293,17 @@ static const struct product_case large[] = {
 static void device_w8a8(struct device *d) { check_coded(d, ZQ_DEVICE_W8A8, large, ZQ_LEN(large)); }
 static void device_w4a8(struct device *d) { check_coded(d, ZQ_DEVICE_W4A8, large, ZQ_LEN(large)); }
 
+/* Whether the device has a kernel for many tokens at all; once for each operator, why it is skipped. */
+static bool is_there(struct device *d, enum zq_device_kernel kernel, const char *why_not)
+{
+    const struct zq_matrix any = {.n_rows = 1, .n_cols = 1, .dtype = ZQ_I8};
+    const bool there = d->plugin->serves(d->queue, kernel, &any, ZQ_DEVICE_W8A8, false);
+    if (!there && d->c.at_end) printf("%s: skipped: %s\n", d->c.slot, why_not);
+    return there;
+}
+
+static const char no_cublaslt[] = "there is no cuBLASLt";
+
 /* Hopper's kernel by itself: one tile and several; more stages than it keeps; columns that end within a stage, groups within and behind one. */
 static void device_wgmma(struct device *d)
 {
@@ -289,11 +315,7 @@ static void device_wgmma(struct device *d)
         {.n_rows = 128, .n_cols = 576, .n_tokens = 16, .k_group = 192},
         {.n_rows = 20, .n_cols = 100, .n_tokens = 5, .k_group = 100},
     };
-    const struct zq_matrix any = {.n_rows = 1, .n_cols = 1, .dtype = ZQ_I8};
-    if (!d->plugin->serves(d->queue, ZQ_KERNEL_HOPPER, &any, ZQ_DEVICE_W8A8, true)) {
-        if (d->c.at_end) printf("wgmma: skipped: this GPU is not of compute capability 9.0, or its driver is too old\n");
-        return;
-    }
+    if (!is_there(d, ZQ_KERNEL_HOPPER, "this GPU is not of compute capability 9.0, or its driver is too old")) return;
     for (size_t i = 0; i < 2 * ZQ_LEN(cases) && !d->c.failed; i++) {
         struct product_case s = cases[i / 2];
         s.format = i % 2 ? ZQ_DEVICE_W4A8 : ZQ_DEVICE_W8A8;
@@ -339,6 +361,7 @@ static void device_float_gemv(struct device *d)
 static void device_witness(struct device *d)
 {
     struct check *c = &d->c;
+    if (!is_there(d, ZQ_KERNEL_VENDOR, no_cublaslt)) return;
     check_begin(c);
     const bool small = d->plugin->simulated;
     struct zq_matrix w = {.n_rows = small ? 136 : 1040, .n_cols = small ? 272 : 2080, .dtype = ZQ_I8};
@@ -353,23 +376,98 @@ static void device_witness(struct device *d)
     int32_t *const there = place(d, sums, n_out * sizeof *sums);
     const struct zq_gemm *g = &d->layouts.w8_a8;
     w.packed = place(d, packed(c, g, w, check_codes(c, w.n_rows * w.n_cols, -127, 127), ones), g->packed_bytes(&w));
-    const bool missing = d->plugin->sums(d->queue, &p, there) != 0;
-    if (!missing) d->plugin->product(d->queue, &p, ZQ_DEVICE_W8A8);
+    const bool refused = d->plugin->sums(d->queue, &p, there) != 0;
+    d->plugin->product(d->queue, &p, ZQ_DEVICE_W8A8);
     fetch(d);
-    if (missing && c->at_end) printf("witness: skipped: there is no cuBLASLt\n");
-    if (missing) return;
+    if (refused) {
+        check_fail(c, "cuBLASLt is there and refuses the product");
+        return;
+    }
     for (size_t i = 0; i < n_out; i++) ((float *)(void *)sums)[i] = (float)sums[i];
     check_same_floats(c, out, (float *)(void *)sums, n_out, "sums");
+}
+
+/* Kernels of libraries. Each shape comes twice such that it has to be served (both want rows and their stride in fours), and twice with any
+ * residual and stride: what is refused goes by the rule. */
+static void check_library(struct device *d, enum zq_device_kernel kernel, const size_t shapes[][3], size_t n)
+{
+    for (size_t i = 0; i < 4 * n && !d->c.failed; i++) {
+        const size_t *shape = shapes[i / 4];
+        check_product(d, &(struct product_case){.format = ZQ_DEVICE_W8A8, .dtype = ZQ_I8, .n_rows = shape[0], .n_cols = shape[1],
+                                                .n_tokens = shape[2], .kernel = kernel, .sure = i % 2 && shape[0] % 4 == 0});
+    }
 }
 
 /* cuBLASLt's sums, scaled in place; a plain loop's in the simulator. */
 static void device_vendor(struct device *d)
 {
     static const size_t shapes[][3] = {{300, 64, 5}, {17, 128, 40}, {64, 36, 130}};
-    for (size_t i = 0; i < 4 * ZQ_LEN(shapes) && !d->c.failed; i++) {
-        const size_t *shape = shapes[i / 4];
-        check_product(d, &(struct product_case){.format = ZQ_DEVICE_W8A8, .dtype = ZQ_I8, .n_rows = shape[0], .n_cols = shape[1],
-                                                .n_tokens = shape[2], .kernel = ZQ_KERNEL_VENDOR});
+    if (is_there(d, ZQ_KERNEL_VENDOR, no_cublaslt)) check_library(d, ZQ_KERNEL_VENDOR, shapes, ZQ_LEN(shapes));
+}
+
+static void device_cutlass(struct device *d)
+{
+    static const size_t shapes[][3] = {{300, 64, 5}, {17, 128, 40}, {64, 48, 130}, {392, 1040, 129}};
+    if (is_there(d, ZQ_KERNEL_CUTLASS, "the plug-in was built without CUTLASS")) check_library(d, ZQ_KERNEL_CUTLASS, shapes, ZQ_LEN(shapes));
+}
+
+/* One product of 16-bit weights and tokens against sums in double. sure: cuBLASLt has to serve it. */
+static void check_halves_product(struct device *d, enum zq_dtype dtype, size_t n_rows, size_t n_cols, size_t n_tokens, bool there, bool sure)
+{
+    struct check *c = &d->c;
+    check_begin(c);
+    struct zq_matrix w = {.n_rows = n_rows, .n_cols = n_cols, .dtype = dtype};
+    struct zq_product p = {.w = &w, .n_tokens = n_tokens, .ld_x = zq_layout_up(n_cols, PADDED) + PADDED * check_random(c, 2),
+                           .ld_out = n_rows + check_random(c, 3) * (sure ? 4 : 1)};
+    const size_t n_w = n_rows * n_cols, n_x = row_values(n_tokens, p.ld_x, n_cols), n_out = row_values(n_tokens, p.ld_out, n_rows);
+    uint16_t *values = check_buffer(c, n_w * sizeof *values, sizeof *values), *h = check_buffer(c, n_x * sizeof *h, sizeof *h);
+    float *wide_w = check_floats(c, n_w, VALUES_NORMAL), *wide_x = check_floats(c, n_x, VALUES_NORMAL);
+    zq_from_float(values, dtype, wide_w, n_w);
+    zq_to_float(wide_w, values, dtype, n_w);
+    zq_from_float(h, dtype, wide_x, n_x);
+    zq_to_float(wide_x, h, dtype, n_x);
+    const float *bias = check_coin(c) ? check_floats(c, n_rows, VALUES_NORMAL) : NULL;
+    const bool in_place = check_coin(c);
+    float *out = check_floats(c, n_out, VALUES_NORMAL); /* what lies between rows stays */
+    const float *residual = check_coin(c) ? in_place ? out : check_floats(c, n_out, VALUES_NORMAL) : NULL;
+    double *want = check_buffer(c, n_out * sizeof *want, sizeof *want), *bound = check_buffer(c, n_out * sizeof *bound, sizeof *bound);
+    for (size_t i = 0; i < n_out; i++) {
+        const size_t token = i / p.ld_out, row = i % p.ld_out;
+        double sum = 0, all = 0;
+        for (size_t k = 0; k < n_cols && row < n_rows; k++) {
+            const double x = (double)wide_w[row * n_cols + k] * (double)wide_x[token * p.ld_x + k];
+            sum += x;
+            all += fabs(x);
+        }
+        const double b = bias && row < n_rows ? (double)bias[row] : 0, r = residual ? (double)residual[i] : 0;
+        want[i] = row < n_rows ? sum + b + r : (double)out[i];
+        bound[i] = row < n_rows ? (double)(n_cols + 4) * 0x1p-23 * (all + fabs(b) + fabs(r)) : 0; /* 2^-23: sums on tensor cores may be cut off */
+    }
+    p.h = place(d, h, n_x * sizeof *h);
+    p.bias = place(d, bias, n_rows * sizeof *bias);
+    p.out = place(d, out, n_out * sizeof *out);
+    p.residual = place(d, residual, n_out * sizeof *residual);
+    const struct zq_gemm *g = &d->layouts.f32_a16;
+    w.packed = place(d, packed(c, g, w, values, NULL), g->packed_bytes(&w));
+    d->plugin->product(d->queue, &p, ZQ_DEVICE_FLOAT);
+    const bool took = d->plugin->took(d->queue) == ZQ_KERNEL_VENDOR;
+    fetch(d);
+    check_near(c, out, want, bound, n_out, "out");
+    if (sure && there != took) check_fail(c, there ? "cuBLASLt is there and refuses the product" : "cuBLASLt took the product and is not there");
+    if (c->failed)
+        printf("      %s, rows %zu, columns %zu, tokens %zu, bias %d, residual %d, in place %d\n", zq_dtype_name(dtype), n_rows, n_cols, n_tokens,
+               bias != NULL, residual != NULL, in_place);
+}
+
+/* cuBLASLt's products of 16-bit floats; where it is not, and in the simulator, those of the kernel in its place. */
+static void device_halves(struct device *d)
+{
+    static const size_t shapes[][3] = {{64, 64, 1}, {200, 96, 5}, {136, 320, 40}, {17, 33, 7}};
+    const bool there = !d->plugin->simulated && is_there(d, ZQ_KERNEL_VENDOR, no_cublaslt);
+    if (d->plugin->simulated && d->c.at_end) printf("halves: cuBLASLt skipped: the simulator has our own kernel only\n");
+    for (size_t i = 0; i < 16 * ZQ_LEN(shapes) && !d->c.failed; i++) {
+        const size_t *shape = shapes[i / 16];
+        check_halves_product(d, i % 2 ? ZQ_F16 : ZQ_BF16, shape[0], shape[1], shape[2], there, shape[0] % 8 == 0);
     }
 }
 
@@ -379,8 +477,8 @@ static const struct {
 } operators[] = {
     {"norm", device_norm}, {"activate", device_activate}, {"gemm_w8_a8", device_w8a8}, {"gemm_w4_a8", device_w4a8},
     {"wgmma", device_wgmma}, {"float_input", device_float_input}, {"float_gemv", device_float_gemv},
-    {"witness", device_witness}, {"vendor", device_vendor}, {"attention", device_attention},
-    {"prompt", device_prompt}, {"decode", device_decode}, {"embed", device_embed}, {"gather", device_gather},
+    {"witness", device_witness}, {"vendor", device_vendor}, {"cutlass", device_cutlass}, {"halves", device_halves},
+    {"attention", device_attention}, {"prompt", device_prompt}, {"decode", device_decode}, {"embed", device_embed}, {"gather", device_gather},
     {"sample", device_sample}, {"graph", device_graph}, {"train_rows", device_train_rows}, {"train_codes", device_train_codes},
     {"train_softmax", device_train_softmax},
 };
