@@ -147,12 +147,15 @@ void zq_tuning_load(struct zq_tuning *t, const struct zq_plugin *plugin, struct 
     take_table(t, zq_format("%s/%s/%s", folder, ZQ_PLUGIN_TO_DATA, name));
 }
 
-/* Milliseconds of one product, the best of a few runs; 0 in the simulator. */
-static double time_of(const struct zq_plugin *plugin, struct zq_queue *queue, const struct zq_product *p, enum zq_device_format format)
+/* Milliseconds of one product by a kernel, the best of a few runs; 0 where it refuses the shape, and in the simulator. */
+static double time_of(const struct zq_plugin *plugin, struct zq_queue *queue, const struct zq_product *p, enum zq_device_format format,
+                      enum zq_device_kernel kernel)
 {
     enum { RUNS = 5, CALLS = 10 };
     double best = 0;
+    plugin->prefer(queue, kernel);
     plugin->product(queue, p, format); /* loads the kernel */
+    if (plugin->took(queue) != kernel) return 0;
     for (int r = 0; r < (plugin->simulated ? 0 : RUNS); r++) {
         plugin->start_clock(queue);
         for (int i = 0; i < CALLS; i++) plugin->product(queue, p, format);
@@ -171,8 +174,7 @@ static zq_status tune_tokens(struct zq_tuning *t, const struct zq_plugin *plugin
     double ms = 0;
     for (int k = ZQ_KERNEL_SMALL; k < ZQ_N_DEVICE_KERNELS; k++) {
         if (!plugin->serves(queue, (enum zq_device_kernel)k, p->w, format, p->residual != NULL)) continue;
-        plugin->prefer(queue, (enum zq_device_kernel)k);
-        const double now = time_of(plugin, queue, p, format);
+        const double now = time_of(plugin, queue, p, format, (enum zq_device_kernel)k);
         if (now > 0 && (ms == 0 || now < ms)) ms = now, best.kernel = (enum zq_device_kernel)k;
     }
     plugin->prefer(queue, ZQ_KERNEL_BY_TABLE);

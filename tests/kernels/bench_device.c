@@ -203,6 +203,11 @@ static void bench_product(struct table *t, size_t i)
         if (k != ZQ_KERNEL_BY_TABLE && (n_tokens <= 4 || !t->plugin->serves(t->queue, k, &w, shapes[i].format, false))) continue;
         t->plugin->prefer(t->queue, k);
         const double ops = 2.0 * (double)n_tokens * (double)w.n_rows * (double)w.n_cols;
+        run_product(t, &work, 0);
+        if (k != ZQ_KERNEL_BY_TABLE && t->plugin->took(t->queue) != k) {
+            printf("| %s, %zu tokens%s | refused | | |\n", shapes[i].name, n_tokens, kernels[k]);
+            continue;
+        }
         print_product(t, i, kernels[k], n_tokens, n_bytes, ops, median(t, run_product, &work));
     }
     t->plugin->prefer(t->queue, ZQ_KERNEL_BY_TABLE);
