@@ -29,9 +29,10 @@ struct blas_plan {
     uint32_t n_rows, n_tokens, n_cols, ld_w;
     size_t ld_x, ld_out;
     int side;
-    uint32_t align; /* of all three, in bytes; 0: 256 */
+    uint32_t align;      /* of all matrices, in bytes */
+    uint32_t bias_align; /* 0: no bias */
     enum zq_factors factors; /* of training */
-    bool turn_w, turn_x, bias, usable;
+    bool turn_w, turn_x, usable;
 };
 
 enum { BLAS_PLANS = 128, BLAS_WORKSPACE = 32 << 20, SIDE_CODES = 100, SIDE_TRAINING };
@@ -126,7 +127,8 @@ void zq_blas_close(struct zq_queue *queue)
     queue->blas = NULL;
 }
 
-static bool ask(struct zq_blas *b, struct blas_plan *p)
+/* bias: of the first product of this plan, whose alignment the library may look at; each product sets its own. */
+static bool ask(struct zq_blas *b, struct blas_plan *p, const void *bias)
 {
     const bool codes = p->side == SIDE_CODES;
     const bool wide = p->side == SIDE_TRAINING && p->factors != ZQ_FACTORS_BF16;
@@ -148,32 +150,41 @@ static bool ask(struct zq_blas *b, struct blas_plan *p)
     static const cublasLtMatmulPreferenceAttributes_t aligned[] = {
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
-    for (size_t i = 0; i < sizeof aligned / sizeof *aligned && right && p->align; i++)
+    for (size_t i = 0; i < sizeof aligned / sizeof *aligned && right; i++)
         right = !b->preference_set(preference, aligned[i], &p->align, sizeof p->align);
     if (right && p->turn_w) right = !b->desc_set(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &turned, sizeof turned);
     if (right && p->turn_x) right = !b->desc_set(p->op, CUBLASLT_MATMUL_DESC_TRANSB, &turned, sizeof turned);
-    if (right && p->bias) right = !b->desc_set(p->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+    if (right && bias)
+        right = !b->desc_set(p->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue) &&
+                !b->desc_set(p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
     right = right && !b->heuristic(b->handle, p->op, p->w, p->x, p->out, p->out, preference, 1, &found, &n_found) && n_found > 0 && !found.state;
     if (preference) b->preference_destroy(preference);
     p->algo = found.algo;
     return right;
 }
 
+/* The largest power of two, at most 256, that divides all of them; NULL leaves it as it is. */
+static uint32_t alignment_of(const void *a, const void *b, const void *c, const void *d)
+{
+    const uintptr_t all = (uintptr_t)a | (uintptr_t)b | (uintptr_t)c | (uintptr_t)d | 256;
+    return (uint32_t)(all & (0 - all));
+}
+
 /* The plan of a shape, or NULL where the library refuses it. */
-static struct blas_plan *plan_of(struct zq_blas *b, const struct blas_plan &want)
+static struct blas_plan *plan_of(struct zq_blas *b, const struct blas_plan &want, const void *bias)
 {
     for (unsigned i = 0; i < b->n_plans; i++) {
         struct blas_plan *p = &b->plans[i];
         if (p->n_rows == want.n_rows && p->n_tokens == want.n_tokens && p->n_cols == want.n_cols && p->ld_w == want.ld_w && p->ld_x == want.ld_x &&
             p->ld_out == want.ld_out && p->side == want.side && p->align == want.align && p->turn_w == want.turn_w && p->turn_x == want.turn_x &&
-            p->factors == want.factors && p->bias == want.bias)
+            p->factors == want.factors && p->bias_align == want.bias_align)
             return p->usable ? p : NULL;
     }
     if (b->n_plans == BLAS_PLANS)
         while (b->n_plans) forget_plan(b, &b->plans[--b->n_plans]);
     struct blas_plan *p = &b->plans[b->n_plans++];
     *p = want;
-    p->usable = ask(b, p);
+    p->usable = ask(b, p, bias);
     return p->usable ? p : NULL;
 }
 
@@ -183,8 +194,10 @@ bool zq_blas_halves(struct zq_queue *queue, const product_args &a, int side)
     if (!b) return false;
     struct blas_plan want = {};
     want.n_rows = a.n_rows, want.n_tokens = a.n_tokens, want.n_cols = a.n_cols;
-    want.ld_w = a.cols, want.ld_x = a.ld_x, want.ld_out = a.ld_out, want.side = side, want.bias = a.bias != NULL;
-    const struct blas_plan *p = plan_of(b, want);
+    want.ld_w = a.cols, want.ld_x = a.ld_x, want.ld_out = a.ld_out, want.side = side;
+    want.align = alignment_of(a.w, a.h, a.out, a.residual);
+    want.bias_align = a.bias ? alignment_of(a.bias, NULL, NULL, NULL) : 0;
+    const struct blas_plan *p = plan_of(b, want, a.bias);
     if (!p || (a.bias && b->desc_set(p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &a.bias, sizeof a.bias))) return false;
     const float one = 1, keep = a.residual ? 1 : 0;
     return !b->matmul(b->handle, p->op, &one, a.w, p->w, a.h, p->x, &keep, a.residual ? a.residual : a.out, p->out, a.out, p->out, &p->algo,
@@ -192,13 +205,6 @@ bool zq_blas_halves(struct zq_queue *queue, const product_args &a, int side)
 }
 
 /* sums [n_tokens, ld] of a product in W8A8 without groups. */
-/* The largest power of two, at most 256, that divides all three. */
-static uint32_t alignment_of(const void *a, const void *b, const void *c)
-{
-    const uintptr_t all = (uintptr_t)a | (uintptr_t)b | (uintptr_t)c | 256;
-    return (uint32_t)(all & (0 - all));
-}
-
 static bool queue_sums(struct zq_queue *queue, const product_args &a, int32_t *sums, size_t ld)
 {
     struct zq_blas *b = !queue->error ? opened(queue) : NULL;
@@ -207,8 +213,8 @@ static bool queue_sums(struct zq_queue *queue, const product_args &a, int32_t *s
     want.n_rows = a.n_rows, want.n_tokens = a.n_tokens, want.n_cols = a.n_cols;
     want.ld_w = a.cols, want.ld_x = a.ld_x, want.ld_out = ld, want.side = SIDE_CODES;
     want.turn_w = true; /* codes lie row by row, values column by column */
-    want.align = alignment_of(a.w, a.q, sums);
-    const struct blas_plan *p = plan_of(b, want);
+    want.align = alignment_of(a.w, a.q, sums, NULL);
+    const struct blas_plan *p = plan_of(b, want, NULL);
     const int32_t one = 1, zero = 0;
     return p && !b->matmul(b->handle, p->op, &one, a.w, p->w, a.q, p->x, &zero, sums, p->out, sums, p->out, &p->algo, b->workspace,
                            BLAS_WORKSPACE, queue->stream);
@@ -224,8 +230,8 @@ void zq_blas_floats(struct zq_queue *queue, const struct zq_training_product *pr
     struct blas_plan want = {};
     want.n_rows = (uint32_t)a->n, want.n_tokens = (uint32_t)a->m, want.n_cols = (uint32_t)a->k;
     want.ld_w = (uint32_t)a->ldb, want.ld_x = a->lda, want.ld_out = a->ldc, want.side = SIDE_TRAINING;
-    want.turn_w = a->turn_b, want.turn_x = a->turn_a, want.factors = a->factors, want.align = alignment_of(left, right, a->c);
-    const struct blas_plan *p = b ? plan_of(b, want) : NULL;
+    want.turn_w = a->turn_b, want.turn_x = a->turn_a, want.factors = a->factors, want.align = alignment_of(left, right, a->c, NULL);
+    const struct blas_plan *p = b ? plan_of(b, want, NULL) : NULL;
     const float keep = a->add ? 1 : 0;
     if (!p || b->matmul(b->handle, p->op, &a->alpha, right, p->w, left, p->x, &keep, a->c, p->out, a->c, p->out, &p->algo, b->workspace,
                         BLAS_WORKSPACE, queue->stream))
