@@ -91,14 +91,16 @@ static void forget_plan(struct zq_blas *b, struct blas_plan *p)
     memset(p, 0, sizeof *p);
 }
 
-/* The library of this queue, whose `complete` says whether it is there. Takes nothing of the device: whoever only asks pays for no product. */
+/* The library of this queue, whose `complete` says whether it is there. Takes nothing of the device: whoever only asks pays for no product.
+ * Never closed: the next session would map its hundreds of megabytes again. */
 static struct zq_blas *loaded(struct zq_queue *queue)
 {
+    const int how = RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE;
     if (queue->blas) return queue->blas;
     struct zq_blas *b = queue->blas = (struct zq_blas *)calloc(1, sizeof *b);
     if (!b) return NULL;
-    b->library = dlopen(LIBRARY(CUBLAS_VER_MAJOR), RTLD_NOW | RTLD_LOCAL);
-    if (!b->library) b->library = dlopen("libcublasLt.so", RTLD_NOW | RTLD_LOCAL);
+    b->library = dlopen(LIBRARY(CUBLAS_VER_MAJOR), how);
+    if (!b->library) b->library = dlopen("libcublasLt.so", how);
     b->complete = b->library && load_names(b);
     return b;
 }
@@ -122,7 +124,6 @@ void zq_blas_close(struct zq_queue *queue)
     for (unsigned i = 0; i < b->n_plans; i++) forget_plan(b, &b->plans[i]);
     if (b->handle) b->destroy(b->handle);
     if (b->workspace) zq_queue_free(queue, b->workspace);
-    if (b->library) dlclose(b->library);
     free(b);
     queue->blas = NULL;
 }

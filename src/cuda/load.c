@@ -1,6 +1,6 @@
 /* Opens plug-ins with dlopen: beside the program or library that asks (a build tree), where installing puts libraries beside a program
  * (bin/../lib, under any prefix), where they were configured to be installed, then wherever the system's linker looks. A name without
- * its plug-in, or a plug-in without its GPU, is one sentence. */
+ * its plug-in, or a plug-in without its GPU, is one sentence. Plug-ins stay mapped: CUDA's runtime in them is made once for the process. */
 #define _GNU_SOURCE /* dladdr */
 #include "cuda/load.h"
 
@@ -12,11 +12,17 @@
 #include <string.h>
 #include <unistd.h>
 
-static void *open_in(const char *folder, size_t n, const char *file)
+enum { HOW = RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE, WHY = 400 };
+
+/* why: what keeps the first file from being opened that is there: it says more than that another place has none. */
+static void *open_in(const char *folder, size_t n, const char *file, char why[WHY])
 {
     char path[4096];
     const int length = snprintf(path, sizeof path, "%.*s%s", (int)n, folder, file);
-    return length < 0 || (size_t)length >= sizeof path ? NULL : dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (length < 0 || (size_t)length >= sizeof path) return NULL;
+    void *library = dlopen(path, HOW);
+    if (!library && !*why && !access(path, F_OK)) snprintf(why, WHY, "%s", dlerror());
+    return library;
 }
 
 /* Where this code lies. Of a program that the shell has found dladdr knows the bare name only. */
@@ -31,7 +37,7 @@ static void find_self(char *path, size_t room)
     path[n > 0 ? n : 0] = '\0';
 }
 
-static void *find_plugin(const char *file)
+static void *find_plugin(const char *file, char why[WHY])
 {
     char self[4096], installed[64];
     void *library = NULL;
@@ -39,10 +45,13 @@ static void *find_plugin(const char *file)
     snprintf(installed, sizeof installed, "%s/%s", ZQ_PROGRAM_TO_PLUGIN, file);
     const char *slash = strrchr(self, '/');
     const size_t n = slash ? (size_t)(slash - self) + 1 : 0;
-    if (n) library = open_in(self, n, file);
-    if (n && !library) library = open_in(self, n, installed);
-    if (!library) library = open_in(ZQ_PLUGIN_DIR "/", sizeof ZQ_PLUGIN_DIR, file);
-    return library ? library : dlopen(file, RTLD_NOW | RTLD_LOCAL);
+    *why = '\0';
+    if (n) library = open_in(self, n, file, why);
+    if (n && !library) library = open_in(self, n, installed, why);
+    if (!library) library = open_in(ZQ_PLUGIN_DIR "/", sizeof ZQ_PLUGIN_DIR, file, why);
+    if (!library) library = dlopen(file, HOW);
+    if (!library && !*why) snprintf(why, WHY, "%s", dlerror());
+    return library;
 }
 
 /* The folder of an opened plug-in. */
@@ -58,10 +67,10 @@ static void find_folder(char *path, size_t room, zq_plugin_fn *entry)
 
 static zq_status open_plugin(struct zq_device *d, const char *name, const char *file, zq_error *err)
 {
-    char why[256] = "", folder[4096];
+    char why[WHY], folder[4096];
     zq_plugin_fn *entry = NULL;
-    d->library = find_plugin(file);
-    if (!d->library) return zq_fail(err, ZQ_EUNSUPPORTED, "device %s needs the plug-in %s, which cannot be opened", name, file);
+    d->library = find_plugin(file, why);
+    if (!d->library) return zq_fail(err, ZQ_EUNSUPPORTED, "device %s needs the plug-in %s, which cannot be opened: %s", name, file, why);
     *(void **)(void *)&entry = dlsym(d->library, "zq_device_plugin");
     if (!entry || entry()->version != ZQ_PLUGIN_VERSION)
         return zq_fail(err, ZQ_EUNSUPPORTED, "device %s: %s is of another version of this library", name, file);

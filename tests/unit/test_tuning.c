@@ -182,6 +182,18 @@ static void a_device_has_the_table_that_lies_with_its_plugin(void **state)
     shell("'%s/test_tuning' vendor", folder);
 }
 
+/* A file that is there and no plug-in. Another plug-in may be installed, which is then opened. */
+static void what_keeps_a_plugin_from_being_opened_is_said(void **state)
+{
+    (void)state;
+    const char *folder = scratch_path("broken");
+    char self[4096] = "";
+    assert_true(readlink("/proc/self/exe", self, sizeof self - 1) > 0);
+    shell("mkdir -p '%s' && cp '%s' '%s'", folder, self, folder);
+    scratch_text("broken/libzq_cuda_host.so", "no library");
+    shell("cd '%s' && { LD_LIBRARY_PATH= ./test_tuning none 2> said || grep -q 'be opened: ./libzq_cuda_host.so: file too short' said; }", folder);
+}
+
 /* Whether the table of a simulated device has one shape, for this kernel (none: is empty). The exit code. */
 static int open_device(const char *kernel)
 {
@@ -318,6 +330,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_cache_folder_is_the_users),
         cmocka_unit_test(the_users_table_comes_before_what_is_shipped),
         cmocka_unit_test(a_device_has_the_table_that_lies_with_its_plugin),
+        cmocka_unit_test(what_keeps_a_plugin_from_being_opened_is_said),
         cmocka_unit_test(a_product_takes_the_kernel_of_its_row),
         cmocka_unit_test(the_fastest_kernel_wins),
     };
