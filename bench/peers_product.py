@@ -3,10 +3,11 @@
     peers_product.py PEER [--products 512x4096x4096,8x4096x4096] [--threads 2] [--seconds 1] [--work FOLDER] [--prepare]
 
 PEER: pytorch-fp32, pytorch-bf16, pytorch-int8 (dynamic: one range for all tokens), onnxruntime-int8 (the same), openvino-int8-token (ranges of
-tokens on the fly). Products are tokens x inputs x outputs. Maps of the same size are used in turn, so many that 128 MiB of INT8 weights do not
-stay in a cache.
+tokens on the fly). Products are tokens x inputs x outputs. Maps of the same size are used in turn, so many that INT8 weights are at least 128 MiB and
+twice the last-level cache.
 """
 import argparse
+import glob
 import itertools
 import os
 
@@ -27,8 +28,13 @@ products = [tuple(int(n) for n in product.split("x")) for product in args.produc
 random = np.random.default_rng(0)
 
 
+def cache_bytes():
+    sizes = [open(path).read().strip() for path in glob.glob("/sys/devices/system/cpu/cpu0/cache/index*/size")]
+    return max((int(size.rstrip("K")) << 10 for size in sizes), default=0)
+
+
 def n_maps(n_cols, n_rows):
-    return max(1, -(-(128 << 20) // (n_cols * n_rows)))
+    return 1 + max(128 << 20, 2 * cache_bytes()) // (n_cols * n_rows)
 
 
 def linear(n_cols, n_rows):

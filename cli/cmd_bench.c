@@ -14,6 +14,7 @@ enum { MAX_LIST = 16 };
 
 struct list {
     size_t items[MAX_LIST], n;
+    bool given;
 };
 
 struct products {
@@ -32,13 +33,14 @@ static struct {
     size_t decode, n_layers;
     float seconds;
     bool machine, ops, unfused, granularity, json, tune;
-} args = {.batch = {{1}, 1}, .prompt = {{128}, 1}, .decode = 32};
+} args = {.batch = {.items = {1}, .n = 1}, .prompt = {.items = {128}, .n = 1}, .decode = 32};
 
 /* "1,16,64" */
 static zq_status read_list(void *target, const char *option, const char *value, zq_error *err)
 {
     struct list *list = target;
     list->n = 0;
+    list->given = true;
     for (const char *at = value;; at++) {
         char *end;
         const unsigned long long n = strtoull(at, &end, 10);
@@ -216,7 +218,8 @@ static zq_status check_args(zq_error *err)
 {
     if (!args.model && !args.shape && !args.machine && !args.products.n)
         return fail(err, ZQ_EINVAL, "MODEL is missing: zq bench MODEL, or --shape NAME, or --machine");
-    const bool of_models = args.embeddings || args.n_layers || args.granularity || args.unfused || args.ops;
+    const bool of_models = args.embeddings || args.n_layers || args.granularity || args.unfused || args.ops || args.weights || args.tune ||
+                           args.batch.given || args.prompt.given;
     if (args.products.n && (args.model || args.shape || of_models || !on_this_processor()))
         return fail(err, ZQ_EINVAL, "--product is measured by itself, on this processor: it goes with --scheme, --group and --machine");
     if (args.products.n) return ZQ_OK;

@@ -1,19 +1,13 @@
 /* A block is address space until it is written: what is left of one when the next begins costs at most a part of a huge page. */
-#define _GNU_SOURCE /* madvise, syscall */
+#define _GNU_SOURCE /* madvise */
 #include "base/arena.h"
 
 #include "base/alloc.h"
-#include "base/status.h"
+#include "zeroquant.h"
 
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-
-#ifdef __linux__
-#include <linux/mempolicy.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
 
 #if defined(__SANITIZE_ADDRESS__)
 enum { BLOCK_BYTES = 1 }; /* a block for each piece, so that its last byte is known */
@@ -35,23 +29,6 @@ void *zq_alloc_pages(size_t n_bytes)
     return p;
 }
 
-/* On a machine of several memory nodes: pages in turn from each, so that threads of all nodes read weights at the bandwidth of all.
- * Somebody who asked for another policy (numactl) is left alone; so are blocks that share pages with other memory. */
-static void spread(void *p, size_t n_bytes)
-{
-#ifdef __linux__
-    enum { MOST_NODES = 1024, LONG_BITS = 8 * sizeof(unsigned long) };
-    unsigned long nodes[MOST_NODES / LONG_BITS] = {0};
-    int policy, n_nodes = 0;
-    if (n_bytes < BLOCK_BYTES || syscall(SYS_get_mempolicy, &policy, NULL, 0, NULL, 0) || policy != MPOL_DEFAULT) return;
-    if (syscall(SYS_get_mempolicy, NULL, nodes, MOST_NODES, NULL, MPOL_F_MEMS_ALLOWED)) return;
-    for (size_t i = 0; i < ZQ_LEN(nodes); i++) n_nodes += __builtin_popcountl(nodes[i]);
-    if (n_nodes > 1) syscall(SYS_mbind, p, n_bytes / HUGE_BYTES * HUGE_BYTES, MPOL_INTERLEAVE, nodes, MOST_NODES, 0); /* a wish */
-#else
-    (void)p, (void)n_bytes;
-#endif
-}
-
 static struct zq_arena_block *add_block(struct zq_arena *a, size_t n_bytes)
 {
     struct zq_arena_block *b = zq_alloc(sizeof *b);
@@ -60,7 +37,6 @@ static struct zq_arena_block *add_block(struct zq_arena *a, size_t n_bytes)
         zq_free(b);
         return NULL;
     }
-    spread(bytes, n_bytes);
     *b = (struct zq_arena_block){.next = a->blocks, .bytes = bytes, .n_bytes = n_bytes};
     return a->blocks = b;
 }

@@ -21,6 +21,8 @@ enum {
     SPINS = 4000, /* of a few nanoseconds up to 40: longer than the gaps between the operators of a step, shorter than a time slice */
 };
 
+enum cutting { EVEN, UNEVEN, EACH };
+
 struct zq_team {
     int n_members; /* the caller included */
     int n_useful;  /* members that have a core to run on: no more are awake, however many there are */
@@ -180,19 +182,19 @@ int zq_team_size(const struct zq_team *t)
 
 /* Cuts the run. Even items: a first part of three quarters of its share for each thread, since a part that is long is a long stream of
  * weights, and what a kernel prepares for each part is prepared seldom; the rest evens out who is quicker. */
-static void cut(struct zq_team *t, size_t grains, size_t n_threads, bool even)
+static void cut(struct zq_team *t, size_t grains, size_t n_threads, enum cutting cutting)
 {
-    const size_t most = n_threads * (even ? PARTS_PER_THREAD : UNEVEN_PARTS_PER_THREAD);
+    const size_t most = cutting == EACH ? grains : n_threads * (cutting == EVEN ? PARTS_PER_THREAD : UNEVEN_PARTS_PER_THREAD);
     t->n_parts = grains < most ? grains : most;
     t->n_first = t->first = 0;
-    if (!even || grains <= most) return;
+    if (cutting != EVEN || grains <= most) return;
     t->n_first = n_threads;
     t->first = grains * 3 / 4 / n_threads;
     const size_t left = grains - t->n_first * t->first;
     if (t->n_parts > t->n_first + left) t->n_parts = t->n_first + left;
 }
 
-static void run(struct zq_team *t, size_t n, size_t grain, zq_range_fn *fn, void *work, bool even)
+static void run(struct zq_team *t, size_t n, size_t grain, zq_range_fn *fn, void *work, enum cutting cutting)
 {
     const size_t grains = n / grain + (n % grain != 0);
     if (!grains) return;
@@ -205,7 +207,7 @@ static void run(struct zq_team *t, size_t n, size_t grain, zq_range_fn *fn, void
     t->work = work;
     t->n = n;
     t->grain = grain;
-    cut(t, grains, (size_t)(useful < 2 ? 2 : useful), even);
+    cut(t, grains, (size_t)(useful < 2 ? 2 : useful), cutting);
     atomic_store(&t->done, 0);
     atomic_store(&t->left, t->n_parts);
     wake(t, t->n_parts < (size_t)useful ? (int)t->n_parts - 1 : useful - 1);
@@ -215,12 +217,17 @@ static void run(struct zq_team *t, size_t n, size_t grain, zq_range_fn *fn, void
 
 void zq_team_run(struct zq_team *t, size_t n, size_t grain, zq_range_fn *fn, void *work)
 {
-    run(t, n, grain, fn, work, true);
+    run(t, n, grain, fn, work, EVEN);
 }
 
 void zq_team_run_uneven(struct zq_team *t, size_t n, size_t grain, zq_range_fn *fn, void *work)
 {
-    run(t, n, grain, fn, work, false);
+    run(t, n, grain, fn, work, UNEVEN);
+}
+
+void zq_team_run_each(struct zq_team *t, size_t n, zq_range_fn *fn, void *work)
+{
+    run(t, n, 1, fn, work, EACH);
 }
 
 /* The team of a thread that called zq_parallel_keep(). */

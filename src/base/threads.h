@@ -24,7 +24,10 @@ void zq_team_run(struct zq_team *team, size_t n, size_t grain, zq_range_fn *fn, 
 /* Items that do not: smaller parts, handed out from 0 on, where those that take longest should be. */
 void zq_team_run_uneven(struct zq_team *team, size_t n, size_t grain, zq_range_fn *fn, void *work);
 
-/* The latter with a team made for this call: for long jobs (loading, quantizing), not for operators. thread < n_threads. */
+/* Few items that take long, each a part of its own. */
+void zq_team_run_each(struct zq_team *team, size_t n, zq_range_fn *fn, void *work);
+
+/* Uneven items with a team made for this call: for long jobs (loading, quantizing), not for operators. thread < n_threads. */
 void zq_parallel(int n_threads, size_t n, size_t grain, zq_range_fn *fn, void *work);
 
 /* From zq_parallel_keep() to its zq_parallel_release(), calls of zq_parallel() by this thread share one team: for jobs of many short

@@ -12,15 +12,14 @@
 #include <math.h>
 #include <stdio.h>
 
-enum { MOST_MAPS = 64 };
-
 struct product_bench {
     zq_product_bench_options options; /* defaults filled in */
     struct zq_kernels kernels;
     struct zq_ops ops;
     struct zq_spec spec;
-    struct zq_linear maps[MOST_MAPS];
+    struct zq_linear *maps; /* [n_maps] */
     size_t n_maps;
+    struct zq_arena arena;  /* of packed weights */
     float *x, *out;           /* [n_tokens, n_cols], [n_tokens, n_rows] */
     struct zq_rows tokens;    /* of x */
     double stored_bytes;      /* of a map's codes and scales */
@@ -44,27 +43,35 @@ static zq_status read_spec(struct product_bench *b, zq_error *err)
     return ZQ_OK;
 }
 
+/* Codes of normal weights, as those of trained ones: kernels may be quicker with small codes (kernels/x86/gemm_pairs.h). */
+static int8_t draw_code(uint64_t *state, int bits)
+{
+    const int largest = bits == 8 ? 127 : 7;
+    double sum = -6; /* of 12 uniform numbers: deviation 1 */
+    for (int i = 0; i < 12; i++) sum += (double)(zq_rng_next(state) >> 11) * 0x1p-53;
+    const double code = round(sum * largest / (bits == 8 ? 4.5 : 3));
+    return (int8_t)(code > largest ? largest : code < -largest ? -largest : code);
+}
+
 /* All maps have the same codes: what lies where is what counts. false: out of memory. */
 static bool make_maps(struct product_bench *b, int8_t *codes, float *scales)
 {
+    enum { PERIOD = 1 << 16 };
     const zq_product_bench_options *o = &b->options;
     const struct zq_gemm *gemm = b->spec.w_bits == 8 ? &b->kernels.w8_a8 : &b->kernels.w4_a8;
-    const int largest = b->spec.w_bits == 8 ? 127 : 7;
     uint64_t state = 1;
-    for (size_t i = 0; i < o->n_rows * o->n_cols; i++)
-        codes[i] = (int8_t)((int)(zq_rng_next(&state) % (2 * (unsigned)largest + 1)) - largest);
+    for (size_t i = 0; i < o->n_rows * o->n_cols; i++) codes[i] = i < PERIOD ? draw_code(&state, b->spec.w_bits) : codes[i - PERIOD];
     for (size_t i = 0; i < o->n_rows * zq_spec_n_groups(b->spec, o->n_cols); i++) scales[i] = 0.01f;
-    const double wanted = (double)zq_memory_array_bytes() / 2; /* at least twice the last-level cache */
-    size_t n = 1;
-    while (n < MOST_MAPS && (double)n * b->stored_bytes < wanted) n++;
-    for (; b->n_maps < n; b->n_maps++) {
+    const size_t n = 1 + (size_t)((double)zq_memory_array_bytes() / 2 / b->stored_bytes); /* at least twice the last-level cache */
+    b->maps = zq_alloc_array(n, sizeof *b->maps);
+    for (; b->maps && b->n_maps < n; b->n_maps++) {
         struct zq_linear *l = &b->maps[b->n_maps];
         *l = (struct zq_linear){.spec = b->spec, .gemm = gemm, .w = {.n_rows = o->n_rows, .n_cols = o->n_cols, .k_group = b->spec.k_group}};
-        l->w.packed = zq_alloc_pages(gemm->packed_bytes(&l->w));
+        l->w.packed = zq_arena_alloc(&b->arena, gemm->packed_bytes(&l->w));
         if (!l->w.packed) return false;
         gemm->pack(&l->w, 0, o->n_rows, codes, scales);
     }
-    return true;
+    return b->maps != NULL;
 }
 
 static zq_status prepare(struct product_bench *b, zq_error *err)
@@ -140,7 +147,8 @@ zq_status zq_bench_product(const zq_product_bench_options *options, zq_error *er
         if (!run_once(&b, &b.maps[i % b.n_maps])) st = zq_fail(err, ZQ_ENOMEM, "no memory for measured times");
     if (!st) report(&b, "product", &b.products);
     if (!st) report(&b, "quantized", &b.whole);
-    for (size_t i = 0; i < MOST_MAPS; i++) zq_free(b.maps[i].w.packed);
+    zq_arena_free(&b.arena);
+    zq_free(b.maps);
     zq_free(b.x);
     zq_free(b.out);
     zq_free(b.tokens.q);

@@ -36,17 +36,25 @@ static void fill_rows(struct zq_session *s, const zq_input *inputs, size_t n_inp
                                        .position = (uint32_t)(s->spans[i].position + t + offset)};
 }
 
-/* Each row of a table in the mapped file brings the 64 KiB around it into the process: after some of them all are let go, unless products
- * read the same matrix there. */
+/* Each row of a table in the mapped file brings the 64 KiB around it into the process. Where the same matrix is packed as the head, all are
+ * let go after so many that they would count; elsewhere the table is needed once, and stays. */
 static void look_up(struct zq_session *s, struct zq_embed e, struct zq_rows out, struct zq_forms forms)
 {
-    enum { PIECE = 128 };
+    enum { PIECE = 256, ROW_BYTES = 64 << 10 };
     const struct zq_model *m = s->model;
     const struct zq_tensor *table = m->tokens.weight;
+    const bool twice = m->config.arch->causal && m->config.tied && !m->blas && table->n_bytes > PIECE * ROW_BYTES;
+    if (!twice) {
+        zq_embed_run(&s->ops, &e, s->n_tokens, out, forms);
+        return;
+    }
     for (size_t begin = 0, n; begin < s->n_tokens; begin += n, e.rows += n) {
         n = s->n_tokens - begin < PIECE ? s->n_tokens - begin : PIECE;
         zq_embed_run(&s->ops, &e, n, zq_rows_from(out, begin), forms);
-        if (n == PIECE && !m->blas) zq_map_drop(table->map, table->bytes, table->n_bytes);
+        s->looked_up += n;
+        if (s->looked_up < PIECE) continue;
+        zq_map_drop(table->map, table->bytes, table->n_bytes);
+        s->looked_up = 0;
     }
 }
 

@@ -2,7 +2,7 @@
  * lies between two operators stays in the caches, and weights still serve enough tokens.
  *   Apart: a thread runs a group by itself; nothing that it has written is read by others, and nobody waits for anybody.
  *   Together: all threads share every operator. So go the groups that would leave threads idle.
- * The bits are the same. */
+ * The bits of quantized models are the same, as for any other split of a batch. */
 #include "model/session.h"
 
 enum {
@@ -74,11 +74,11 @@ static void cut_groups(struct apart_work *w, size_t *groups, size_t n_inputs, si
     size_t load[MOST_THREADS] = {0}, total = 0, most = 0, rows = 0, positions = 0;
     for (size_t i = 0; i < n_inputs; i++) total += w->inputs[i].n;
     const size_t share = (total + n_threads - 1) / n_threads, aim = share < APART_TOKENS ? share : APART_TOKENS;
-    if (aim < FEWEST_TOKENS) return;
     total = 0;
     for (size_t first = 0, n, i = 0; first < n_inputs; first += n, i++) {
         size_t n_tokens = aim, idlest = 0;
         n = group_inputs(w->inputs, n_inputs, first, &n_tokens);
+        if (n_tokens < FEWEST_TOKENS) return;
         for (size_t t = 1; t < n_threads; t++)
             if (load[t] < load[idlest]) idlest = t;
         load[idlest] += n_tokens;
@@ -107,14 +107,14 @@ static size_t encode_apart(struct zq_session *s, const zq_input *inputs, size_t 
     const size_t n = s->groups[work.n_groups];
     zq_plan_step(s, inputs, n);
     zq_embed_inputs(s, inputs, n);
-    zq_team_run_uneven(s->ops.team, work.n_groups, 1, run_groups, &work);
+    zq_team_run_each(s->ops.team, work.n_groups, run_groups, &work);
     return n;
 }
 
 void zq_encode(struct zq_session *s, const zq_input *inputs, size_t n_inputs)
 {
     float *all = s->x.f;
-    size_t done = encode_apart(s, inputs, n_inputs), row = 0;
+    size_t done = s->n_apart = encode_apart(s, inputs, n_inputs), row = 0;
     for (size_t i = 0; i < done; i++) row += inputs[i].n;
     while (done < n_inputs) {
         size_t n_tokens = TOGETHER_TOKENS;

@@ -49,10 +49,12 @@ struct zq_session {
     struct zq_span *spans;   /* [n_sequences] of the step in work */
     size_t *slots;           /* [n_sequences] slot of each input of the step */
     size_t *groups;          /* [n_sequences + 1] scratch of zq_encode() */
+    size_t n_apart;          /* encoders: inputs of the latest batch that went apart */
     struct zq_tile *tiles;
     size_t n_tiles;
     struct zq_device_step there; /* where operators run on a device; takes the place of kv, and of spans and tiles for attention */
 
+    size_t looked_up;        /* rows of the embedding since they were let go */
     size_t n_tokens, n_logit_rows; /* of the latest step; while one runs on a device, with its padding */
 };
 
