@@ -3,9 +3,9 @@ our rates by them.
 
     gpu_torch.py --shape bert-base|bert-large|gpt-350m [--batch 1,128] [--prompt 128] [--decode 50] [--seconds 0.5] [--layers N] [--device cuda]
 
-Encoders have a row encode, decoders firstN: a prompt and N tokens after it, each the likeliest, chosen on the device. Times are the wall clock's, of
-whole passes after which the device is waited for: the median of at least five. Attention is written out in PyTorch's operators, as it was when the
-paper measured; rows sdpa. have its fused one. --device cpu and --layers are for trying this where there is no GPU.
+Encoders have a row encode, decoders firstN: a prompt and N passes of one token after it, each the likeliest, chosen on the device. Times are the wall
+clock's, of whole rows of passes after which the device is waited for: the median of at least five. Attention is written out in PyTorch's operators,
+as it was when the paper measured; rows sdpa. have its fused one. --device cpu and --layers are for trying this where there is no GPU.
 """
 import argparse
 import statistics
@@ -50,7 +50,7 @@ def encode(model, ids):
 def first(model, ids):
     """Logits of the last token only, as ours."""
     cache = None
-    for _ in range(args.decode):
+    for _ in range(1 + args.decode):  # the prompt, then token by token
         out = model.transformer(ids, past_key_values=cache, use_cache=True)
         cache = out.past_key_values
         ids = model.lm_head(out.last_hidden_state[:, -1:]).argmax(-1)
