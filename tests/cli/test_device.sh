@@ -51,7 +51,7 @@ run env ZQ_SIM_SEED=77 "$build/zqcheck" --cuda-host --seed 0 gather
 expect_line "the environment's seed is taken" out ', seed 77$'
 
 # sixteen ids for the sanitized program
-limit=256 window=128
+limit=512 window=128
 bound=5e-3
 if sanitized; then limit=32 window=16 bound=5e-2; fi # codes that round the other way weigh more in so few
 nll() { sed -n 's/.*"nll": \([0-9.]*\),.*/\1/p' "$1"; }
