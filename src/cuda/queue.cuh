@@ -25,6 +25,7 @@ struct zq_queue {
     cudaStream_t stream;
     int index;
     cudaError_t error;    /* the first one */
+    const char *culprit;  /* where it came from, as its sentence begins; NULL: not known */
     cudaEvent_t clock[2];
     void *pinned[2];      /* [ZQ_PINNED_BYTES] page-locked, on their way to the card until `sent` is over */
     cudaEvent_t sent[2];

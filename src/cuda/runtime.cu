@@ -128,7 +128,8 @@ const char *zq_queue_finish(struct zq_queue *queue)
 {
     ok(queue, cudaStreamSynchronize(queue->stream));
     if (!queue->error) return NULL;
-    snprintf(queue->sentence, sizeof queue->sentence, "GPU %d: %s", queue->index, cudaGetErrorString(queue->error));
+    snprintf(queue->sentence, sizeof queue->sentence, "GPU %d: %s%s", queue->index, queue->culprit ? queue->culprit : "",
+             cudaGetErrorString(queue->error));
     return queue->sentence;
 }
 

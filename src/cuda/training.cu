@@ -67,7 +67,9 @@ static void product(void *self, const struct zq_matmul *a)
     if (!a->m || !a->n) return;
     if (a->factors == ZQ_FACTORS_BF16 && !halve_factors(of(self), &p)) return;
 #if defined(__CUDACC__)
+    const bool well = !of(self)->error;
     zq_blas_floats(of(self), &p);
+    if (well && of(self)->error) of(self)->culprit = "cuBLASLt, a product of training: ";
 #else
     zq_queue_launch(of(self), 0, 0, 0, run_product, &p, sizeof p);
 #endif
