@@ -3,7 +3,7 @@
 #
 #   tools/gpu-check.sh [OPTION...] STAGE [MODEL...]
 #
-#   STAGE     kernels   every operator against plain C, in bits; then the same under compute-sanitizer (memcheck, racecheck), where that exists
+#   STAGE     kernels   every operator against plain C, in bits; then the same under compute-sanitizer (memcheck, racecheck, synccheck), where that exists
 #             models    models quantized in each scheme, exact and fast, with caches of each format: nll, greedy text and batches against this machine's processor
 #             bench     rates of operators against the card's own limits; whole models
 #             lkd       distillation with blocks solved and trained on the GPU, against the same on the processor; two blocks of GPT-350M's shape timed; the result runs
@@ -15,7 +15,7 @@
 #   --results FILE    default docs/gpu-results.md; a stage replaces its own section and keeps the others; bench and lkd also replace
 #                     "The numbers to reach", which tools/gpu-numbers.awk computes from their sections
 #
-# Needs bash, coreutils, awk, tar and the driver; no compiler, no other library. Where python3 (or ZQ_PYTHON) has torch and transformers and sees a
+# Needs bash, coreutils, awk, sed, grep, tar and the driver; no compiler, no other library. Where python3 (or ZQ_PYTHON) has torch and transformers and sees a
 # GPU, bench runs bench/gpu_torch.py, too. Each stage ends within nine minutes. cuBLASLt is looked for where
 # LD_LIBRARY_PATH and the system say, then in the toolkit: CUDA_HOME, CUDA_PATH, that of nvcc in PATH, /usr/local/cuda*.
 # Exit codes: 0 all is right; 1 something is wrong; 5 there is no GPU (or no plug-in); 2, 3 options, files.
@@ -103,8 +103,10 @@ stage_kernels() {
         echo "| compute-sanitizer | skipped: it is not here | | |"
         return
     fi
-    for tool in memcheck racecheck synccheck; do
-        try "compute-sanitizer $tool" compute-sanitizer --tool $tool --error-exitcode 1 "${zqcheck[@]}" --seed 1
+    try "compute-sanitizer memcheck" compute-sanitizer --tool memcheck --error-exitcode 1 "${zqcheck[@]}" --seed 1
+    # our kernels are global functions of C++; those of cuBLASLt and CUTLASS, of whose barriers we know nothing, lie in namespaces or are extern "C"
+    for tool in racecheck synccheck; do
+        try "compute-sanitizer $tool" compute-sanitizer --tool $tool --kernel-name 'regex=^_Z[0-9]' --error-exitcode 1 "${zqcheck[@]}" --seed 1
     done
 }
 
