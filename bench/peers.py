@@ -1,7 +1,7 @@
 """Gives everybody turns: bench/peers.sh describes the options. What a turn measured is kept in WORK/rows/STAGE/ROUND-WHO.json.
 
 A turn is one process. Peers whose first turn stayed below KEEP of the best peer everywhere have no further one, so that the time goes to those that
-matter; PyTorch FP32 and our own floats, which the paper's ratios are against, have one turn, too.
+matter; PyTorch FP32 and our own floats, which the paper's ratios are against, have one turn, too, but where layers are inferred.
 """
 import argparse
 import json
@@ -194,7 +194,7 @@ def stages(everything):
         "granularity": (1, granularity()),
         "ops": (1, ops()),
         "threads": (ROUNDS, threads()),
-        "large": (1, large(everything)),
+        "large": (ROUNDS, large(everything)),
         "first": (1, first()),
         "bert-large": (ROUNDS, encoder("bert-large", "24", "1024", "4096", "16", ["1x128", "8x128"] if everything else ["1x128"])),
     }
@@ -276,7 +276,7 @@ def take_turn(competitor, log):
 
 def falls_behind(stage, competitor):
     """Whether a peer's first turn says that further ones are not worth their time."""
-    if competitor.kind in ("yardstick", "float"):
+    if competitor.kind == "yardstick" or (competitor.kind == "float" and stage != "large"):
         return True
     if competitor.kind == "zq":
         return False

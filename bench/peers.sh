@@ -9,7 +9,7 @@
 #   --report     only write the page from what was measured before
 #   --fresh      measure again what was measured before; otherwise a run that was cut short goes on where it ended
 #   --minutes M  begin nothing new after M minutes, and write the page from what there is. All of it takes about 25 minutes for the first round
-#                on two cores without VNNI; turns that other programs disturbed are repeated when the run is called again
+#                on two cores without VNNI; turns that other programs disturbed, and turns after which cores shared no cache though they had, are repeated when the run is called again
 #
 #   ZQ_PEERS_VENV  the Python environment, default build/peers-venv; made when it does not exist (several GB from PyPI; a C++ compiler builds llama.cpp)
 #   ZQ_WORK        converted models and what was measured, default build/peers

@@ -94,7 +94,7 @@ def cell(value, ratio_to=None):
     text = f"{number(median)} ({number(best)})"
     if ratio_to:
         text += f" {median / ratio_to:.2f}x"
-    return text + (f", {100 * share:.0f} %" if ratio_to and share else "")
+    return text + (f", {100 * share:.0f} %" if share else "")
 
 
 def head(columns):
@@ -135,9 +135,13 @@ def race_chart(stage):
 
 
 def machine_table(stage):
-    lines = head(["limit", "median", "best", ""])
-    return lines + [f"| {who} | {number(value[0])} | {number(value[1])} | {row['unit']} |" for turn in stage.turns for row in turn["rows"]
-                    for who, value in [(row["work"].removeprefix("machine."), (row["median"], row["best"]))]]
+    lines, groups = head(["limit", "median", "best", ""]), collections.defaultdict(list)
+    for turn in stage.turns:
+        for row in turn["rows"]:
+            name = row["work"].removeprefix("machine.")
+            lines.append(f"| {name} | {number(row['median'])} | {number(row['best'])} | {row['unit']} |")
+            groups[row["unit"]].append((name, row["median"], peers_chart.OURS))
+    return lines, list(groups.items())
 
 
 def fusion_table(stage):
@@ -227,8 +231,10 @@ def threads_table(stage):
 
 
 OTHERS = {
+    "machine": ("What the machine can do", "`zq bench --machine`. `exchange`: what a line of cache takes to another core and back.", machine_table),
     "fusion": ("What fusing pays, sequences per second", "`zq bench --unfused`: the same step with a pass of its own for every quantization and dequantization. "
-               "Float weights are BF16, their products are computed in what `fast` has here.", fusion_table),
+               "Float weights are BF16, their products are computed in what `fast` has here. All threads share every operator here; a batch "
+               "otherwise goes through the blocks apart, a thread to a group of sequences.", fusion_table),
     "granularity": ("The price of granularity, BERT-base", "`zq bench --granularity`; the error is that of `models/novels`, as a share of the weights' norm.",
                     granularity_table),
     "ops": ("Where the time of a step goes, W8A8, fast", "`zq bench --ops`. No line is a pass that only quantizes: codes and scales are made inside the operators before.",
@@ -242,18 +248,19 @@ OTHERS = {
 def nearest(rows_folder):
     """The least that a line of cache took to another core and back in any turn, ns; None: one core."""
     turns = (json.load(open(path)) for path in glob.glob(os.path.join(rows_folder, "*", "*.json")))
-    return min((turn["exchange_ns"] for turn in turns if turn["exchange_ns"]), default=None)
+    return min((turn["exchange_ns"] for turn in turns if turn.get("exchange_ns")), default=None)
 
 
 def is_far(turn, nearest_ns):
     """Whether the cores did not share a cache after a turn, as they did after others: virtual cores are moved while they run."""
-    return bool(nearest_ns) and turn["exchange_ns"] > FAR * nearest_ns
+    return bool(nearest_ns) and (turn.get("exchange_ns") or 0) > FAR * nearest_ns
 
 
 def distances(turns, nearest_ns):
-    far = [turn["exchange_ns"] for turn in turns if is_far(turn, nearest_ns)]
     if not nearest_ns:
         return ""
+    turns = [turn for turn in turns if turn.get("exchange_ns")]
+    far = [turn["exchange_ns"] for turn in turns if is_far(turn, nearest_ns)]
     near = statistics.median(turn["exchange_ns"] for turn in turns if not is_far(turn, nearest_ns))
     text = f" A line of cache took {near:.0f} ns to another core and back after {len(turns) - len(far)} turns"
     return text + (f" and {statistics.median(far):.0f} ns after {len(far)}." if far else ".")
@@ -268,7 +275,7 @@ def version(package):
 
 def section(rows_folder, docs, name, threads):
     key = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    stages = {stage: Stage(rows_folder, stage) for stage in ("machine", *TITLES, *OTHERS) if glob.glob(os.path.join(rows_folder, stage, "*.json"))}
+    stages = {stage: Stage(rows_folder, stage) for stage in dict.fromkeys(("machine", *TITLES, *OTHERS)) if glob.glob(os.path.join(rows_folder, stage, "*.json"))}
     turns = sorted((turn for stage in stages.values() for turn in stage.turns), key=lambda turn: turn["started"])
     others = sorted(turn["others"] for turn in turns)
     zq = subprocess.run(["build/zq", "--version"], capture_output=True, text=True).stdout.strip()
@@ -278,9 +285,6 @@ def section(rows_folder, docs, name, threads):
              f"{', '.join(filter(None, map(version, PACKAGES)))}. {len(turns)} turns, in which other programs took {100 * statistics.median(others):.1f} % of the processor's "
              f"time (median; at most {100 * others[-1]:.1f} %, more than 5 % in {sum(o > 0.05 for o in others)} turns).{distances(turns, nearest(rows_folder))}"]
     for stage_name, stage in stages.items():
-        if stage_name == "machine":
-            lines += ["", "### What the machine can do", "", "`zq bench --machine`", "", *machine_table(stage)]
-            continue
         if "zq" not in stage.kinds.values():
             continue
         if stage_name in TITLES:
