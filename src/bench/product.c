@@ -19,7 +19,7 @@ struct product_bench {
     struct zq_spec spec;
     struct zq_linear *maps; /* [n_maps] */
     size_t n_maps;
-    struct zq_arena arena;  /* of packed weights */
+    uint8_t *packed;        /* all maps' weights */
     float *x, *out;           /* [n_tokens, n_cols], [n_tokens, n_rows] */
     struct zq_rows tokens;    /* of x */
     double stored_bytes;      /* of a map's codes and scales */
@@ -56,22 +56,25 @@ static int8_t draw_code(uint64_t *state, int bits)
 /* All maps have the same codes: what lies where is what counts. false: out of memory. */
 static bool make_maps(struct product_bench *b, int8_t *codes, float *scales)
 {
-    enum { PERIOD = 1 << 16 };
+    enum { PERIOD = 1 << 16, MOST_MAPS = 2048 }; /* maps under 64 KiB may stay in a cache */
     const zq_product_bench_options *o = &b->options;
     const struct zq_gemm *gemm = b->spec.w_bits == 8 ? &b->kernels.w8_a8 : &b->kernels.w4_a8;
     uint64_t state = 1;
     for (size_t i = 0; i < o->n_rows * o->n_cols; i++) codes[i] = i < PERIOD ? draw_code(&state, b->spec.w_bits) : codes[i - PERIOD];
     for (size_t i = 0; i < o->n_rows * zq_spec_n_groups(b->spec, o->n_cols); i++) scales[i] = 0.01f;
-    const size_t n = 1 + (size_t)((double)zq_memory_array_bytes() / 2 / b->stored_bytes); /* at least twice the last-level cache */
-    b->maps = zq_alloc_array(n, sizeof *b->maps);
-    for (; b->maps && b->n_maps < n; b->n_maps++) {
-        struct zq_linear *l = &b->maps[b->n_maps];
-        *l = (struct zq_linear){.spec = b->spec, .gemm = gemm, .w = {.n_rows = o->n_rows, .n_cols = o->n_cols, .k_group = b->spec.k_group}};
-        l->w.packed = zq_arena_alloc(&b->arena, gemm->packed_bytes(&l->w));
-        if (!l->w.packed) return false;
-        gemm->pack(&l->w, 0, o->n_rows, codes, scales);
+    const struct zq_linear one = {.spec = b->spec, .gemm = gemm, .w = {.n_rows = o->n_rows, .n_cols = o->n_cols, .k_group = b->spec.k_group}};
+    const size_t bytes = (gemm->packed_bytes(&one.w) + 63) / 64 * 64;
+    const size_t enough = 1 + zq_memory_array_bytes() / 2 / bytes; /* at least twice the last-level cache */
+    b->n_maps = enough < MOST_MAPS ? enough : MOST_MAPS;
+    b->maps = zq_alloc_array(b->n_maps, sizeof *b->maps);
+    b->packed = zq_alloc_pages(b->n_maps * bytes);
+    if (!b->maps || !b->packed) return false;
+    for (size_t i = 0; i < b->n_maps; i++) {
+        b->maps[i] = one;
+        b->maps[i].w.packed = b->packed + i * bytes;
+        gemm->pack(&b->maps[i].w, 0, o->n_rows, codes, scales);
     }
-    return b->maps != NULL;
+    return true;
 }
 
 static zq_status prepare(struct product_bench *b, zq_error *err)
@@ -147,7 +150,7 @@ zq_status zq_bench_product(const zq_product_bench_options *options, zq_error *er
         if (!run_once(&b, &b.maps[i % b.n_maps])) st = zq_fail(err, ZQ_ENOMEM, "no memory for measured times");
     if (!st) report(&b, "product", &b.products);
     if (!st) report(&b, "quantized", &b.whole);
-    zq_arena_free(&b.arena);
+    zq_free(b.packed);
     zq_free(b.maps);
     zq_free(b.x);
     zq_free(b.out);
