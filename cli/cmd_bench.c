@@ -35,6 +35,17 @@ static struct {
     bool machine, ops, unfused, granularity, json, tune;
 } args = {.batch = {.items = {1}, .n = 1}, .prompt = {.items = {128}, .n = 1}, .decode = 32};
 
+/* A number from 1 to 2^24; *at goes behind it. */
+static bool take_number(const char **at, size_t *number)
+{
+    char *end;
+    const unsigned long long n = strtoull(*at, &end, 10);
+    const bool good = **at >= '0' && **at <= '9' && n && n <= 1u << 24;
+    *number = (size_t)n;
+    *at = end;
+    return good;
+}
+
 /* "1,16,64" */
 static zq_status read_list(void *target, const char *option, const char *value, zq_error *err)
 {
@@ -42,13 +53,11 @@ static zq_status read_list(void *target, const char *option, const char *value, 
     list->n = 0;
     list->given = true;
     for (const char *at = value;; at++) {
-        char *end;
-        const unsigned long long n = strtoull(at, &end, 10);
-        if (*at < '0' || *at > '9' || (*end && *end != ',') || !n || n > 1u << 24)
+        size_t n;
+        if (!take_number(&at, &n) || (*at && *at != ','))
             return fail(err, ZQ_EINVAL, "%s needs whole numbers with commas between them, such as 1,16, not '%s'", option, value);
         if (list->n == MAX_LIST) return fail(err, ZQ_EINVAL, "%s takes %d numbers at most", option, MAX_LIST);
-        list->items[list->n++] = (size_t)n;
-        at = end;
+        list->items[list->n++] = n;
         if (!*at) return ZQ_OK;
     }
 }
@@ -61,13 +70,9 @@ static zq_status read_products(void *target, const char *option, const char *val
     for (const char *at = value;; at++) {
         size_t sizes[3];
         for (int i = 0; i < 3; i++) {
-            char *end;
-            const unsigned long long n = strtoull(at, &end, 10);
-            const bool ends = i < 2 ? *end == 'x' : !*end || *end == ',';
-            if (*at < '0' || *at > '9' || !ends || !n || n > 1u << 24)
+            if (!take_number(&at, &sizes[i]) || (i < 2 ? *at != 'x' : *at && *at != ','))
                 return fail(err, ZQ_EINVAL, "%s needs TOKENSxINPUTSxOUTPUTS, such as 512x4096x4096, not '%s'", option, value);
-            sizes[i] = (size_t)n;
-            at = i < 2 ? end + 1 : end;
+            if (i < 2) at++;
         }
         if (list->n == MAX_LIST) return fail(err, ZQ_EINVAL, "%s takes %d products at most", option, MAX_LIST);
         list->items[list->n].n_tokens = sizes[0];

@@ -6,6 +6,7 @@
 #include "base/arena.h"
 #include "base/rng.h"
 #include "bench/cost.h"
+#include "bench/random.h"
 #include "bench/samples.h"
 #include "quant/scheme.h"
 
@@ -43,24 +44,13 @@ static zq_status read_spec(struct product_bench *b, zq_error *err)
     return ZQ_OK;
 }
 
-/* Codes of normal weights, as those of trained ones: kernels may be quicker with small codes (kernels/x86/gemm_pairs.h). */
-static int8_t draw_code(uint64_t *state, int bits)
-{
-    const int largest = bits == 8 ? 127 : 7;
-    double sum = -6; /* of 12 uniform numbers: deviation 1 */
-    for (int i = 0; i < 12; i++) sum += (double)(zq_rng_next(state) >> 11) * 0x1p-53;
-    const double code = round(sum * largest / (bits == 8 ? 4.5 : 3));
-    return (int8_t)(code > largest ? largest : code < -largest ? -largest : code);
-}
-
 /* All maps have the same codes: what lies where is what counts. false: out of memory. */
 static bool make_maps(struct product_bench *b, int8_t *codes, float *scales)
 {
-    enum { PERIOD = 1 << 16, MOST_MAPS = 2048 }; /* maps under 64 KiB may stay in a cache */
+    enum { MOST_MAPS = 2048 }; /* maps under 64 KiB may stay in a cache */
     const zq_product_bench_options *o = &b->options;
     const struct zq_gemm *gemm = b->spec.w_bits == 8 ? &b->kernels.w8_a8 : &b->kernels.w4_a8;
-    uint64_t state = 1;
-    for (size_t i = 0; i < o->n_rows * o->n_cols; i++) codes[i] = i < PERIOD ? draw_code(&state, b->spec.w_bits) : codes[i - PERIOD];
+    zq_random_codes(codes, o->n_rows * o->n_cols, b->spec.w_bits); /* kernels may be quicker with small codes (kernels/x86/gemm_pairs.h) */
     for (size_t i = 0; i < o->n_rows * zq_spec_n_groups(b->spec, o->n_cols); i++) scales[i] = 0.01f;
     const struct zq_linear one = {.spec = b->spec, .gemm = gemm, .w = {.n_rows = o->n_rows, .n_cols = o->n_cols, .k_group = b->spec.k_group}};
     const size_t bytes = (gemm->packed_bytes(&one.w) + 63) / 64 * 64;

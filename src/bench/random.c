@@ -166,14 +166,32 @@ static void fill_normal(float *x, size_t n, uint64_t *state)
 /* Values of a tile that come from one call of fill_normal. */
 enum { BATCH = 8192 };
 
-static void put_codes(uint8_t *to, const float *x, enum fill fill)
+static void round_codes(int8_t *codes, const float *x, size_t n, int bits)
 {
-    const int bits = fill == FILL_WORDS4 ? 4 : 8, lowest = bits == 4 ? -8 : -127, largest = bits == 4 ? 7 : 127;
-    int8_t codes[BATCH];
-    for (size_t i = 0; i < BATCH; i++) {
+    const int lowest = bits == 4 ? -8 : -127, largest = bits == 4 ? 7 : 127;
+    for (size_t i = 0; i < n; i++) {
         const float code = rintf(x[i] * (bits == 4 ? sigma4 : sigma8));
         codes[i] = (int8_t)(code > (float)largest ? largest : code < (float)lowest ? lowest : (int)code);
     }
+}
+
+void zq_random_codes(int8_t *codes, size_t n, int bits)
+{
+    enum { DRAWN = 8 * BATCH };
+    float x[BATCH];
+    uint64_t state = 1;
+    for (size_t i = 0; i < n; i += BATCH) {
+        const size_t m = n - i < BATCH ? n - i : BATCH;
+        if (i < DRAWN) fill_normal(x, BATCH, &state), round_codes(codes + i, x, m, bits);
+        else memcpy(codes + i, codes + i - DRAWN, m);
+    }
+}
+
+static void put_codes(uint8_t *to, const float *x, enum fill fill)
+{
+    const int bits = fill == FILL_WORDS4 ? 4 : 8;
+    int8_t codes[BATCH];
+    round_codes(codes, x, BATCH, bits);
     if (fill == FILL_CODES) memcpy(to, codes, sizeof codes);
     else zq_pack_codes(to, codes, bits, BATCH);
 }

@@ -19,4 +19,7 @@ struct zq_random_options {
  * ZQ_ENOMEM if that is more than the machine has. */
 zq_status zq_random_checkpoint(struct zq_checkpoint **out, const struct zq_shape *shape, const struct zq_random_options *options, zq_error *err);
 
+/* n codes of normal weights, rounded to nearest; after some thousand they repeat. bits: 4 or 8. */
+void zq_random_codes(int8_t *codes, size_t n, int bits);
+
 #endif

@@ -29,10 +29,13 @@ static void *alloc(void *self, size_t n)
 
 /* ---- rows and values ------------------------------------------------------------------------------------------------ */
 
-/* A factor that lies as rows of n values, as BF16 at `at`: rows of a multiple of 16 bytes, as tensor cores want them. */
+/* Values of a row of n as BF16: a multiple of 16 bytes, as tensor cores want them. */
+static size_t halved(size_t n) { return (n + 7) / 8 * 8; }
+
+/* A factor that lies as rows of n values, as BF16 at `at`. */
 static uint16_t *halve(struct zq_queue *queue, const float *x, size_t *ld, size_t n_rows, size_t n, uint16_t *at)
 {
-    const halve_args args = {x, *ld, at, (n + 7) / 8 * 8, n};
+    const halve_args args = {x, *ld, at, halved(n), n};
     launch(queue, train_halve, (unsigned)n_rows, value_blocks(n), TRAIN_THREADS, args);
     *ld = args.ld_to;
     return at;
@@ -44,7 +47,7 @@ static bool halve_factors(struct zq_queue *queue, struct zq_training_product *p)
     struct zq_matmul *a = &p->of;
     const size_t rows_a = a->turn_a ? a->k : a->m, cols_a = a->turn_a ? a->m : a->k;
     const size_t rows_b = a->turn_b ? a->n : a->k, cols_b = a->turn_b ? a->k : a->n;
-    const size_t n_a = (rows_a * ((cols_a + 7) / 8 * 8) + 127) / 128 * 128, n_b = rows_b * ((cols_b + 7) / 8 * 8);
+    const size_t n_a = (rows_a * halved(cols_a) + 127) / 128 * 128, n_b = rows_b * halved(cols_b);
     uint16_t *at = (uint16_t *)zq_queue_scratch(queue, (n_a + n_b) * sizeof *at);
     if (!at) return false;
     p->a = halve(queue, a->a, &a->lda, rows_a, cols_a, at);

@@ -43,7 +43,7 @@ static void look_up(struct zq_session *s, struct zq_embed e, struct zq_rows out,
     enum { PIECE = 256, ROW_BYTES = 64 << 10 };
     const struct zq_model *m = s->model;
     const struct zq_tensor *table = m->tokens.weight;
-    const bool twice = m->config.arch->causal && m->config.tied && !m->blas && table->n_bytes > PIECE * ROW_BYTES;
+    const bool twice = e.tokens.values && m->config.arch->causal && m->config.tied && !m->blas && table->n_bytes > PIECE * ROW_BYTES;
     if (!twice) {
         zq_embed_run(&s->ops, &e, s->n_tokens, out, forms);
         return;
